@@ -1,0 +1,41 @@
+# Every target works on a fresh machine with Python 3.11+ and make: it creates .venv when missing.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+CONFIGS := text image audio
+
+.PHONY: demo matrix test test-all check bench clean
+
+demo: $(INSTALLED)  ## three tasks, five strategies each, one seed
+	@for task in $(CONFIGS); do \
+	  $(BIN)/hfbench compare --config recipes/configs/demo_$$task.yaml --seeds 0 || exit $$?; \
+	done
+
+matrix: $(INSTALLED)  ## the demo with three seeds
+	@for task in $(CONFIGS); do \
+	  $(BIN)/hfbench compare --config recipes/configs/demo_$$task.yaml --seeds 0,1,2 || exit $$?; \
+	done
+
+test: $(INSTALLED)  ## the required tests
+	$(BIN)/python -m pytest -m "not slow and not gpu and not network"
+
+test-all: $(INSTALLED)  ## the slow ones too
+	$(BIN)/python -m pytest -m "not gpu and not network"
+
+check: $(INSTALLED)  ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)  ## benchmarks, with the cases where we lose
+	$(BIN)/python -m tests.benchmarks.training_loop
+
+clean:
+	rm -rf .venv runs
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "hfbench needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 2; }
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --progress-bar on -e ".[dev]"
+	touch $@

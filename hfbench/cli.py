@@ -1,0 +1,170 @@
+"""The command line. It imports only what the called command needs."""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import hfbench
+from hfbench.errors import HubUnreachableError, UserError
+
+DEFAULT_STRATEGIES = "scratch,head,last_2,lora,full"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``hfbench``; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    return guarded(lambda: options.command(options), debug=options.debug)
+
+
+def recipe_main(task: str, description: str | None, arguments: Sequence[str] | None = None) -> int:
+    """Entry point of a recipe: read its config and run it; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML configuration")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. strategy=last_2")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
+    options = parser.parse_args(arguments)
+
+    def run_recipe() -> int:
+        from hfbench.config import load_config
+
+        config = load_config(options.config, options.overrides, task=task)
+        from hfbench.run import run
+
+        run(config)
+        return 0
+
+    return guarded(run_recipe, debug=options.debug)
+
+
+def guarded(action: Callable[[], int], *, debug: bool = False) -> int:
+    """Run ``action``; a user's mistake becomes one message and the exit code 2 (hub: 3).
+
+    Failures of ours keep their traceback; Python then exits with 1.
+    """
+    try:
+        return action()
+    except (UserError, HubUnreachableError) as error:
+        if debug:
+            raise
+        return _report(str(error), error.exit_code)
+    except (OSError, RuntimeError) as error:
+        if debug or not _is_disk_full(error):
+            raise
+        return _report(f"no space left on the disk: {error}; free some or change output_dir", 2)
+    except KeyboardInterrupt:
+        return _report("interrupted; the same command continues", 130)
+
+
+def _report(message: str, exit_code: int) -> int:
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"hfbench: error: {message}", file=sys.stderr)
+    return exit_code
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "errno", None) in full or "No space left on device" in str(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hfbench", description="How much of a pretrained model should be trained?"
+    )
+    parser.add_argument("--version", action="version", version=f"hfbench {hfbench.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    compare = commands.add_parser(
+        "compare",
+        help="run strategies and seeds, or read finished results, and compare them",
+        description="With --config: run every strategy with every seed that is not finished yet, "
+        "then compare. Without: compare the results below the given folders.",
+    )
+    compare.add_argument("arguments", nargs="*", metavar="FOLDER | key=value")
+    compare.add_argument("--config", metavar="FILE", help="YAML configuration to run")
+    compare.add_argument(
+        "--strategies", default=DEFAULT_STRATEGIES, help="separated by commas (default %(default)s)"
+    )
+    compare.add_argument("--seeds", default="0", help="separated by commas (default %(default)s)")
+    compare.add_argument(
+        "--output", metavar="FOLDER", help="with --config: where runs go (default runs/<config>)"
+    )
+    compare.add_argument("--format", choices=("table", "markdown"), default="table")
+    compare.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
+    compare.set_defaults(command=_compare)
+    return parser
+
+
+def _compare(options: argparse.Namespace) -> int:
+    overrides = [text for text in options.arguments if "=" in text]
+    folders = [Path(text) for text in options.arguments if "=" not in text]
+    failed = 0
+    if options.config is not None:
+        if folders:
+            raise UserError(f"--config runs into --output; {str(folders[0])!r} is not key=value")
+        folders = [Path(options.output or Path("runs") / Path(options.config).stem)]
+        failed = _run_matrix(options, overrides, folders[0])
+    elif not folders or overrides:
+        raise UserError("hfbench compare needs --config FILE, or folders that hold results")
+    _print_comparison(folders, options.format)
+    return 1 if failed else 0
+
+
+def _print_comparison(folders: Sequence[Path], style: Literal["table", "markdown"]) -> None:
+    """The table, and one image for each task, checkpoint and data set, in the first folder."""
+    from hfbench.compare import aggregate, sections
+    from hfbench.record import slug
+    from hfbench.report.tables import format_comparison
+    from hfbench.results import load_all
+
+    results = [result for folder in folders for result in load_all(folder)]
+    if not results:
+        raise UserError(f"there is no result.json below {', '.join(map(str, folders))}")
+    groups = aggregate(results)
+    print(format_comparison(groups, style))
+    for section in sections(groups):
+        if not any(group.primary for group in section):
+            continue  # nothing succeeded: the table says why
+        from hfbench.report.plots import plot_quality_against_parameters
+
+        names = [slug(Path(name).name) for name in (section[0].checkpoint, section[0].dataset)]
+        image = folders[0] / f"{'_on_'.join(names)}.png"
+        plot_quality_against_parameters(section, results, image)
+        print(f"image: {image}")
+
+
+def _run_matrix(options: argparse.Namespace, overrides: list[str], folder: Path) -> int:
+    from hfbench.config import load_config, parse_strategy
+    from hfbench.matrix import run_matrix
+
+    config = load_config(options.config, overrides)
+    strategies = [parse_strategy(text) for text in split_strategies(options.strategies)]
+    try:
+        seeds = [int(seed) for seed in options.seeds.split(",")]
+    except ValueError as error:
+        raise UserError(f"--seeds {options.seeds!r} is not a list of numbers like 0,1,2") from error
+    return run_matrix(config, strategies, seeds, folder)
+
+
+def split_strategies(text: str) -> list[str]:
+    """Split at the commas between strategies, not at those between one strategy's options.
+
+    >>> split_strategies("full,lora:r=4,targets=all_linear,head")
+    ['full', 'lora:r=4,targets=all_linear', 'head']
+    """
+    found: list[str] = []
+    for part in text.split(","):
+        if found and ":" in found[-1] and "=" in part and ":" not in part:
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,198 @@
+"""Runs of the same strategy become one group: means and standard deviations over seeds.
+
+Standard library only.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from hfbench.config import NEUTRAL_KEYS
+from hfbench.results import RunResult, Status
+
+SCRATCH = "scratch"
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (divisor n - 1) of one quantity."""
+
+    n: int
+    mean: float
+    std: float | None  # None for a single value
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run without a result."""
+
+    seed: int
+    status: Status
+    reason: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """All runs of one strategy on one task, checkpoint and data set; one run per seed counts."""
+
+    task: str
+    checkpoint: str
+    dataset: str
+    strategy: str
+    primary_metric: str
+    greater_is_better: bool
+    n: int  # succeeded runs
+    total_parameters: int | None
+    trainable_parameters: int | None
+    primary: Spread | None  # on the test split
+    f1_macro: Spread | None
+    train_seconds: Spread | None
+    samples_per_second: Spread | None
+    peak_memory_bytes: Spread | None
+    saved_bytes: Spread | None
+    failures: tuple[Failure, ...]
+    differing_config: tuple[str, ...]  # configuration keys in which the runs differ
+
+    @property
+    def trainable_percent(self) -> float | None:
+        if not self.total_parameters or self.trainable_parameters is None:
+            return None
+        return 100 * self.trainable_parameters / self.total_parameters
+
+
+@dataclass(frozen=True)
+class ScratchComparison:
+    """The best pretrained strategy against training the same network from random weights."""
+
+    best: Group
+    scratch: Group
+    difference: float  # of the means; positive when the pretrained strategy is better
+    pooled_std: float
+
+    @property
+    def stds(self) -> float | None:
+        """The difference in pooled standard deviations; None when these are 0."""
+        return self.difference / self.pooled_std if self.pooled_std else None
+
+    @property
+    def beats_scratch(self) -> bool:
+        """Whether the difference is more than two pooled standard deviations."""
+        return self.difference > 2 * self.pooled_std
+
+
+def aggregate(results: Iterable[RunResult]) -> list[Group]:
+    """One group per (task, checkpoint, dataset, strategy).
+
+    Of several runs with the same seed the one that started last counts. Groups are ordered by
+    task, checkpoint and dataset; within these scratch comes first, then the others by trainable
+    parameters.
+    """
+    ordered = sorted(latest_runs(results), key=_group_key)
+    groups = [_group(list(runs)) for _, runs in groupby(ordered, key=_group_key)]
+    return sorted(groups, key=lambda group: (*_section_key(group), *_strategy_order(group)))
+
+
+def latest_runs(results: Iterable[RunResult]) -> list[RunResult]:
+    """The last started run of each (task, checkpoint, dataset, strategy, seed)."""
+    latest: dict[tuple[Any, ...], RunResult] = {}
+    for result in sorted(results, key=lambda run: run.started_at):
+        latest[(*_group_key(result), result.seed)] = result
+    return sorted(latest.values(), key=lambda run: (*_group_key(run), run.seed))
+
+
+def sections(groups: Iterable[Group]) -> list[list[Group]]:
+    """The groups that can be compared with each other: same task, checkpoint and dataset."""
+    return [list(members) for _, members in groupby(groups, key=_section_key)]
+
+
+def beats_scratch(groups: Sequence[Group]) -> ScratchComparison | None:
+    """Compare the best pretrained strategy of one section with scratch.
+
+    The unit is the pooled sample standard deviation of the two groups,
+    ``sqrt(((n1 - 1) s1² + (n2 - 1) s2²) / (n1 + n2 - 2))`` (the denominator of Cohen's d; Cohen,
+    Statistical Power Analysis for the Behavioral Sciences, 1988, section 2.5). None when there is
+    no scratch group, or fewer than two values in either group. The best strategy is found by its
+    mean on the same test split, so with many strategies the difference is a little flattering.
+    """
+    scratch = next((group for group in groups if group.strategy == SCRATCH), None)
+    others = [group for group in groups if group.strategy != SCRATCH and group.primary]
+    if scratch is None or scratch.primary is None or not others:
+        return None
+    sign = 1 if scratch.greater_is_better else -1
+    best = max(others, key=lambda group: sign * group.primary.mean if group.primary else -math.inf)
+    one, two = best.primary, scratch.primary
+    if one is None or one.std is None or two.std is None:
+        return None
+    variance = ((one.n - 1) * one.std**2 + (two.n - 1) * two.std**2) / (one.n + two.n - 2)
+    return ScratchComparison(best, scratch, sign * (one.mean - two.mean), math.sqrt(variance))
+
+
+def _group_key(run: RunResult) -> tuple[str, str, str, str]:
+    return run.task, run.checkpoint, run.dataset, run.strategy
+
+
+def _section_key(group: Group) -> tuple[str, str, str]:
+    return group.task, group.checkpoint, group.dataset
+
+
+def _strategy_order(group: Group) -> tuple[bool, float, str]:
+    trainable = group.trainable_parameters
+    return group.strategy != SCRATCH, math.inf if trainable is None else trainable, group.strategy
+
+
+def _group(runs: list[RunResult]) -> Group:
+    succeeded = [run for run in runs if run.status == "succeeded"]
+    first = runs[0]
+    parameters = next((run.parameters for run in runs if run.parameters), None)
+    return Group(
+        task=first.task,
+        checkpoint=first.checkpoint,
+        dataset=first.dataset,
+        strategy=first.strategy,
+        primary_metric=first.primary_metric,
+        greater_is_better=first.greater_is_better,
+        n=len(succeeded),
+        total_parameters=parameters.total if parameters else None,
+        trainable_parameters=parameters.trainable if parameters else None,
+        primary=_spread(run.primary_value for run in succeeded),
+        f1_macro=_spread(run.test_metrics.get("f1_macro") for run in succeeded),
+        train_seconds=_spread(run.train_seconds for run in succeeded),
+        samples_per_second=_spread(run.samples_per_second for run in succeeded),
+        peak_memory_bytes=_spread(run.peak_memory_bytes for run in succeeded),
+        saved_bytes=_spread(run.saved_bytes for run in succeeded),
+        failures=tuple(
+            Failure(run.seed, run.status, run.reason or "no reason was recorded")
+            for run in runs
+            if run.status != "succeeded"
+        ),
+        differing_config=_differing_config(runs),
+    )
+
+
+def _spread(values: Iterable[float | None]) -> Spread | None:
+    """Over the values that were measured and are finite."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    if not known:
+        return None
+    std = statistics.stdev(known) if len(known) > 1 else None
+    return Spread(len(known), statistics.fmean(known), std)
+
+
+def _differing_config(runs: Sequence[RunResult]) -> tuple[str, ...]:
+    """Keys of what was trained that are not the same in all runs."""
+    flat = [dict(_flatten(run.config, "")) for run in runs]
+    keys = {key for values in flat for key in values} - {"seed", *NEUTRAL_KEYS}
+    return tuple(
+        sorted(key for key in keys if any(v.get(key) != flat[0].get(key) for v in flat[1:]))
+    )
+
+
+def _flatten(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

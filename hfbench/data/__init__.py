@@ -1,0 +1,1 @@
+"""Data from the hub, from local files and from the package, as labelled train/validation/test."""

@@ -1,0 +1,174 @@
+"""Data in local files: tables, folders of tables, folders of images or sounds by class."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+from datasets import Dataset, Features, Value, concatenate_datasets
+
+from hfbench.errors import UserError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+SPLIT_NAMES = ("train", "validation", "valid", "val", "dev", "test")
+
+
+def load_local(path: Path) -> dict[str, Dataset]:
+    """Every split that a local file or folder holds.
+
+    A single table is the split ``train``. A folder holds tables named by split (``train.csv``,
+    ``test-00000-of-00001.parquet``, also under ``data/``), or ``class/file`` or
+    ``split/class/file`` with images or sounds; their column is ``image`` or ``audio`` and holds
+    the file's path.
+
+    Raises UserError for an unknown kind of file, an unreadable table and a folder of another
+    shape.
+    """
+    if path.is_file():
+        return {"train": load_table(path)}
+    for folder in (path, path / "data"):
+        tables = _visible(folder, lambda entry: entry.suffix.lower() in TABLE_READERS)
+        if tables:
+            return _load_tables(folder, tables)
+    splits = _visible(path, lambda entry: entry.is_dir() and entry.name in SPLIT_NAMES)
+    if splits:
+        return {folder.name: _load_class_folders(folder) for folder in splits}
+    return {"train": _load_class_folders(path)}
+
+
+def load_table(path: Path) -> Dataset:
+    """One .csv, .tsv, .json, .jsonl or .parquet file, in memory.
+
+    Every value of .csv and .tsv is a string. Fields of .csv may be quoted; in .tsv a quote is an
+    ordinary character (IANA text/tab-separated-values).
+    """
+    reader = TABLE_READERS.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(
+            f"{str(path)!r}: files of the kind {path.suffix!r} are not read; choose: "
+            f"{', '.join(TABLE_READERS)}"
+        )
+    try:
+        return reader(path)
+    except (csv.Error, json.JSONDecodeError, UnicodeDecodeError, pa.ArrowException) as error:
+        raise UserError(f"{str(path)!r} is not a valid {path.suffix[1:]} file: {error}") from error
+
+
+def _load_tables(folder: Path, tables: list[Path]) -> dict[str, Dataset]:
+    parts: dict[str, list[Path]] = {}
+    for table in tables:
+        split = next((name for name in SPLIT_NAMES if _is_of_split(table.stem, name)), None)
+        if split is not None:
+            parts.setdefault(split, []).append(table)
+    if not parts:
+        names = ", ".join(table.name for table in tables)
+        raise UserError(
+            f"{str(folder)!r} holds {names}: name the files train, validation and test, or give "
+            "one of them as data.source"
+        )
+    return {
+        split: concatenate_datasets([load_table(file) for file in files])
+        for split, files in parts.items()
+    }
+
+
+def _is_of_split(stem: str, split: str) -> bool:
+    return stem == split or stem.startswith((f"{split}-", f"{split}_", f"{split}."))
+
+
+def _load_class_folders(folder: Path) -> Dataset:
+    """``folder/class/.../file`` as a path column and the column ``label`` (the class's name)."""
+    classes = _visible(folder, Path.is_dir)
+    files = [
+        (file, label.name)
+        for label in classes
+        for file in sorted(label.rglob("*"))
+        if file.suffix.lower() in IMAGE_SUFFIXES + AUDIO_SUFFIXES
+    ]
+    kinds = {"audio" if f.suffix.lower() in AUDIO_SUFFIXES else "image" for f, _ in files}
+    if len(kinds) != 1:
+        found = "both images and sounds" if kinds else "no images or sounds in class folders"
+        raise UserError(
+            f"{str(folder)!r} holds {found}. A folder may hold tables named by split (train.csv), "
+            "or class/file or train/class/file with one of "
+            f"{' '.join(IMAGE_SUFFIXES)} or one of {' '.join(AUDIO_SUFFIXES)}"
+        )
+    return Dataset.from_dict(
+        {
+            kinds.pop(): [str(file.absolute()) for file, _ in files],
+            "label": [label for _, label in files],
+        }
+    )
+
+
+def _visible(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    return [entry for entry in entries if wanted(entry)]
+
+
+def _read_csv(path: Path) -> Dataset:
+    return _read_delimited(path, delimiter=",", quoting=csv.QUOTE_MINIMAL)
+
+
+def _read_tsv(path: Path) -> Dataset:
+    return _read_delimited(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+
+
+def _read_delimited(path: Path, *, delimiter: str, quoting: int) -> Dataset:
+    csv.field_size_limit(2**31 - 1)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)  # type: ignore[arg-type]
+        header = next(reader, [])
+        if not header or len(set(header)) < len(header):
+            raise UserError(f"{str(path)!r} needs a first line of different column names")
+        columns: list[list[str]] = [[] for _ in header]
+        for row in reader:
+            if row and len(row) != len(header):
+                raise UserError(
+                    f"{str(path)!r}, line {reader.line_num}: {len(row)} fields, but the first line "
+                    f"names {len(header)} columns"
+                )
+            for column, value in zip(columns, row, strict=False):
+                column.append(value)
+    return Dataset.from_dict(
+        dict(zip(header, columns, strict=True)),
+        features=Features({name: Value("string") for name in header}),
+    )
+
+
+def _read_json(path: Path) -> Dataset:
+    """A list of objects, or one object a line."""
+    text = path.read_text(encoding="utf-8-sig")
+    rows = json.loads(text) if text.lstrip().startswith("[") else list(_json_lines(text))
+    if not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{str(path)!r} must hold a list of objects, or one object a line")
+    names = {name: None for row in rows for name in row}
+    return Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
+
+
+def _json_lines(text: str) -> Iterator[Any]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise json.JSONDecodeError(f"line {number}: {error.msg}", line, error.pos) from None
+
+
+def _read_parquet(path: Path) -> Dataset:
+    return Dataset(pq.read_table(path))  # in memory: Dataset.from_parquet writes a cache
+
+
+TABLE_READERS: dict[str, Callable[[Path], Dataset]] = {
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".json": _read_json,
+    ".jsonl": _read_json,
+    ".parquet": _read_parquet,
+}

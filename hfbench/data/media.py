@@ -1,0 +1,72 @@
+"""Images and sounds as samples: decoded once where they fit into memory, else on every access."""
+
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from hfbench.errors import UserError
+
+MEMORY_LIMIT_BYTES = 2**30  # for the decoded samples of one split
+
+Decode = Callable[[str | bytes, str], Tensor]
+
+
+class DecodedSamples:
+    """A split of encoded images or sounds as ``{feature: tensor, "labels": int}``.
+
+    ``decode(source, name)`` turns a path or bytes into the feature of one sample; ``name`` says
+    in errors which sample it is. All are decoded at the start if they fit into
+    MEMORY_LIMIT_BYTES, as the first one tells; a larger split is decoded on every access, so a
+    broken file in it shows only then.
+    """
+
+    def __init__(
+        self, dataset: Dataset, column: str, split: str, *, feature: str, decode: Decode
+    ) -> None:
+        self.dataset = dataset
+        self.column = column
+        self.split = split
+        self.feature = feature
+        self.decode = decode
+        self.kept: list[dict[str, Any]] | None = None
+        first = self._sample(0)[feature]
+        if first.element_size() * first.nelement() * len(dataset) <= MEMORY_LIMIT_BYTES:
+            self.kept = [self._sample(index) for index in range(len(dataset))]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._sample(index) if self.kept is None else self.kept[index]
+
+    def _sample(self, index: int) -> dict[str, Any]:
+        row = self.dataset[index]
+        source, path = _encoded(row[self.column])
+        name = f"{self.split} row {index}" + (f" ({path})" if path else "")
+        if source is None:
+            raise UserError(f"{name}: column {self.column!r} holds neither bytes nor a path")
+        return {self.feature: self.decode(source, name), "labels": row["labels"]}
+
+
+def decode_image(source: str | bytes, mode: str, name: str) -> Image.Image:
+    """A PIL image in ``mode`` ("RGB" or "L"). Raises UserError when it is missing or broken."""
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return image.convert(mode)
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{name} is not a readable image: {error}") from error
+
+
+def _encoded(value: Any) -> tuple[str | bytes | None, str | None]:
+    """What to decode, and the file's name if it has one."""
+    if isinstance(value, Mapping):
+        path = value.get("path")
+        return (value["bytes"] if value.get("bytes") is not None else path), path
+    if isinstance(value, (str, Path)):
+        return str(value), str(value)
+    return (value, None) if isinstance(value, bytes) else (None, None)

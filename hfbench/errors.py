@@ -1,0 +1,13 @@
+"""The errors that the command line turns into one message and an exit code."""
+
+
+class UserError(ValueError):
+    """A mistake of the user: the message names the value, the choices and the fix. Exit code 2."""
+
+    exit_code = 2
+
+
+class HubUnreachableError(RuntimeError):
+    """The Hugging Face Hub is needed and does not answer. Exit code 3."""
+
+    exit_code = 3

@@ -1,0 +1,124 @@
+"""What goes wrong between this machine and the Hugging Face Hub, said in one message."""
+
+import functools
+import os
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import httpx2
+from huggingface_hub import constants, errors
+from safetensors import SafetensorError
+
+from hfbench.errors import HubUnreachableError, UserError
+
+Kind = Literal["checkpoint", "data set"]
+
+_UNREACHABLE = (
+    errors.OfflineModeIsEnabled,
+    errors.LocalEntryNotFoundError,
+    errors.HfHubHTTPError,
+    httpx2.HTTPError,
+    ConnectionError,
+    TimeoutError,
+)
+
+
+@contextmanager
+def hub_errors(kind: Kind, name: str) -> Iterator[None]:
+    """Turn what the Hugging Face libraries raise while loading ``name`` into our two errors.
+
+    Raises HubUnreachableError when the hub does not answer and nothing is cached; UserError for
+    an unknown, gated or private repository, an unknown revision and unreadable files. Anything
+    else passes unchanged.
+    """
+    _go_offline_without_network()
+    try:
+        yield
+    except (UserError, HubUnreachableError):
+        raise
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        translated = _translate(error, kind, name)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+def _translate(error: BaseException, kind: Kind, name: str) -> Exception | None:
+    causes = _causes(error)
+    repository = f"{kind} {name!r}"
+    if _find(causes, errors.GatedRepoError) or "is a gated dataset" in str(error):
+        page = f"{constants.ENDPOINT}/{'' if kind == 'checkpoint' else 'datasets/'}{name}"
+        return UserError(
+            f"{repository} is gated: accept its conditions on {page}, then log in with "
+            "`hf auth login` or set HF_TOKEN"
+        )
+    if _find(causes, errors.RevisionNotFoundError):
+        section = "model" if kind == "checkpoint" else "data"
+        return UserError(f"{repository} has no such revision: change {section}.revision")
+    if _find(causes, errors.RepositoryNotFoundError) or _named(causes, "DatasetNotFoundError"):
+        return UserError(
+            f"{repository} is neither a local folder nor on {constants.ENDPOINT}: check the "
+            "spelling; for a private one log in with `hf auth login` or set HF_TOKEN"
+        )
+    if _find(causes, errors.HFValidationError):
+        return UserError(
+            f"{repository} is neither an existing local path nor a hub name; write a local path, "
+            "owner/name or bundled/<name>"
+        )
+    if _find(causes, errors.RemoteEntryNotFoundError):
+        return UserError(f"{repository} lacks a file: {error}")
+    refused = [c for c in causes if isinstance(c, errors.HfHubHTTPError)]
+    if any(c.response.status_code in (401, 403) for c in refused):
+        return UserError(
+            f"{repository}: {constants.ENDPOINT} refuses the access; log in with `hf auth login` "
+            "or set HF_TOKEN to a valid token"
+        )
+    if _find(causes, _UNREACHABLE) or "couldn't connect to" in str(error).lower():
+        switch = ", or unset HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else ""
+        return HubUnreachableError(
+            f"{repository} is not on this machine and {constants.ENDPOINT} does not answer. Use a "
+            f"local path or bundled/<name>, or set HF_ENDPOINT to a mirror{switch}"
+        )
+    if isinstance(error, SafetensorError):
+        return UserError(f"{repository}: its safetensors file is broken ({error}); fetch it again")
+    return None
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """The error and what led to it, the first cause last."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    return chain
+
+
+def _find(causes: list[BaseException], kinds: type | tuple[type, ...]) -> bool:
+    return any(isinstance(cause, kinds) for cause in causes)
+
+
+def _named(causes: list[BaseException], name: str) -> bool:
+    """By name, so that this module does not import datasets."""
+    return any(type(cause).__name__ == name for cause in causes)
+
+
+@functools.cache
+def _go_offline_without_network() -> None:
+    """Switch the libraries to their offline mode when the hub's host name does not resolve.
+
+    Otherwise the client tries every file six times (23 seconds) before it looks into its cache.
+    Behind a proxy names need not resolve, so nothing is concluded there.
+    """
+    host = urllib.parse.urlparse(constants.ENDPOINT).hostname
+    if host is None or urllib.request.getproxies():
+        return
+    try:
+        socket.getaddrinfo(host, None)
+    except socket.gaierror:
+        import datasets
+
+        constants.HF_HUB_OFFLINE = True
+        datasets.config.HF_HUB_OFFLINE = True

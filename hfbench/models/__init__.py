@@ -1,0 +1,1 @@
+"""Checkpoints: loading them, and finding what their networks are made of."""

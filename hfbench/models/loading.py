@@ -1,0 +1,195 @@
+"""Load configurations, processors and weights of a checkpoint: safetensors only, float32."""
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoImageProcessor,
+    AutoTokenizer,
+    PreTrainedConfig,
+    ViTImageProcessor,
+)
+
+from hfbench.config import ModelConfig
+from hfbench.errors import UserError
+from hfbench.hub_access import hub_errors
+from hfbench.models.bundled import resolve_checkpoint
+
+
+def load_config(model: ModelConfig, **overrides: Any) -> PreTrainedConfig:
+    """The checkpoint's configuration with ``overrides`` set.
+
+    Raises UserError for an unknown checkpoint or architecture, HubUnreachableError without a hub.
+    """
+    with _loading(model, "configuration"):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(**_source(model), **overrides)
+    return config
+
+
+def load_model(
+    model: ModelConfig, config: PreTrainedConfig, model_class: Any
+) -> tuple[nn.Module, frozenset[str]]:
+    """The checkpoint's weights in a ``model_class`` (an ``AutoModelFor...``), in float32.
+
+    Returns the model, in eval mode, and the names of its newly initialised parameters: those that
+    the checkpoint lacks, and those that it has in another shape (a head for other labels).
+
+    Raises UserError for pickle-only or broken weights and for an architecture without this head.
+    """
+    with _loading(model, "weights"), quiet():
+        loaded, info = model_class.from_pretrained(
+            **_source(model),
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    new = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+    return loaded, frozenset(new.intersection(name for name, _ in loaded.named_parameters()))
+
+
+def build_model(
+    config: PreTrainedConfig, model_class: Any, *, trust_remote_code: bool = False
+) -> tuple[nn.Module, frozenset[str]]:
+    """The same network with random float32 weights; every parameter is new."""
+    with _no_such_head(config), quiet():
+        model = model_class.from_config(
+            config, dtype=torch.float32, trust_remote_code=trust_remote_code
+        )
+    return model, frozenset(name for name, _ in model.named_parameters())
+
+
+def build_on_meta(
+    config: PreTrainedConfig, model_class: Any, *, trust_remote_code: bool = False
+) -> nn.Module:
+    """The network of a configuration without memory for its weights, for counting."""
+    with torch.device("meta"):
+        return build_model(config, model_class, trust_remote_code=trust_remote_code)[0]
+
+
+def load_tokenizer(model: ModelConfig) -> Any:
+    """The checkpoint's tokenizer. Raises UserError when it has none."""
+    with _loading(model, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(**_source(model))
+    # A folder without tokenizer files gives an empty tokenizer, which maps every word to [UNK].
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise UserError(
+            f"checkpoint {model.checkpoint!r} has no tokenizer files (tokenizer.json, vocab.txt, "
+            "...): copy them into its folder"
+        )
+    return tokenizer
+
+
+def load_image_processor(model: ModelConfig) -> Any:
+    """The checkpoint's image processor.
+
+    Files of the old type ``ViTFeatureExtractor``, which ``AutoImageProcessor`` refuses, become the
+    ``ViTImageProcessor`` with the file's values. Raises UserError when there is none.
+    """
+    values = _preprocessor_values(model)
+    kinds = (values.pop("image_processor_type", None), values.pop("feature_extractor_type", None))
+    if "ViTFeatureExtractor" in kinds:
+        return ViTImageProcessor(**values)
+    with _loading(model, "image processor"):
+        return AutoImageProcessor.from_pretrained(**_source(model))
+
+
+def load_feature_extractor(model: ModelConfig) -> Any:
+    """The checkpoint's audio feature extractor. Raises UserError when it has none."""
+    with _loading(model, "feature extractor"):
+        return AutoFeatureExtractor.from_pretrained(**_source(model))
+
+
+def _source(model: ModelConfig) -> dict[str, Any]:
+    return {
+        "pretrained_model_name_or_path": resolve_checkpoint(model.checkpoint),
+        "revision": model.revision,
+        "trust_remote_code": model.trust_remote_code,
+    }
+
+
+def _preprocessor_values(model: ModelConfig) -> dict[str, Any]:
+    """What preprocessor_config.json holds; empty where there is no such file (timm)."""
+    source, file_name = resolve_checkpoint(model.checkpoint), "preprocessor_config.json"
+    path = Path(source) / file_name
+    if not Path(source).is_dir():
+        with hub_errors("checkpoint", model.checkpoint):
+            try:
+                path = Path(hf_hub_download(source, file_name, revision=model.revision))
+            except LocalEntryNotFoundError:
+                raise
+            except EntryNotFoundError:
+                return {}
+    if not path.is_file():
+        return {}
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{str(path)!r} is not valid JSON: {error}") from error
+    return values
+
+
+@contextmanager
+def _loading(model: ModelConfig, part: str) -> Iterator[None]:
+    """Name the checkpoint and the part in every error that the user can mend."""
+    try:
+        with hub_errors("checkpoint", model.checkpoint):
+            yield
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        text = str(error)
+        if ("safetensors" in text and "no file named" in text) or "use_safetensors=True" in text:
+            raise UserError(
+                f"checkpoint {model.checkpoint!r} has no safetensors weights. Pickle files are not "
+                "loaded because they can run code: convert it with save_pretrained, or choose a "
+                "revision that has model.safetensors"
+            ) from error
+        hopeless = ("Unrecognized", "does not recognize", "valid JSON", "Can't load", "backend")
+        if any(words in text for words in hopeless):
+            raise UserError(
+                f"checkpoint {model.checkpoint!r}: no usable {part}. {text.splitlines()[0]}"
+            ) from error
+        raise
+
+
+@contextmanager
+def _no_such_head(config: PreTrainedConfig) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if "Unrecognized configuration class" not in str(error):
+            raise
+        raise UserError(
+            f"a {config.model_type!r} network does not fit this task: {str(error).splitlines()[0]}"
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No loading report and no bar for weights: the new parameters are returned instead."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            # PEFT asks every model for an attribute that transformers has renamed.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is dep", FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,111 @@
+"""Where a run writes, what identifies it, and the record that grows while it goes on.
+
+Standard library only: the matrix of runs needs the names without loading the libraries.
+"""
+
+import hashlib
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hfbench import provenance
+from hfbench.config import NEUTRAL_KEYS, RunConfig
+from hfbench.errors import UserError
+from hfbench.results import RESULT_FILE, RunResult, Status
+
+
+def run_folder(config: RunConfig) -> Path:
+    """Where a run writes: ``output_dir``, or a folder named after what is run."""
+    if config.output_dir is not None:
+        return Path(config.output_dir)
+    what = f"{slug(config.model.checkpoint)}_{slug(config.data.source)}"
+    return Path("runs") / config.task / what / run_name(config)
+
+
+def run_name(config: RunConfig) -> str:
+    """Folder name of one strategy and seed, such as ``last_2_seed0``."""
+    return f"{slug(config.strategy.label)}_seed{config.seed}"
+
+
+def finished_result(folder: Path, config: RunConfig) -> RunResult | None:
+    """The result of the same run if it succeeded in ``folder``; None when it must be run.
+
+    Raises:
+        UserError: ``folder`` holds another run.
+    """
+    path = folder / RESULT_FILE
+    if not path.exists():
+        return None
+    result = RunResult.load(path)
+    if result.run_id != run_id(config):
+        raise UserError(
+            f"{str(folder)!r} holds another run ({result.strategy}, seed {result.seed}, with other "
+            "settings): choose another output_dir or remove that folder"
+        )
+    return result if result.status == "succeeded" else None
+
+
+def run_id(config: RunConfig) -> str:
+    """A name that two runs share exactly when their settings give the same numbers."""
+    values = config.to_dict()
+    for key in NEUTRAL_KEYS:
+        section, _, name = key.rpartition(".")
+        (values[section] if section else values).pop(name)
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return f"{run_name(config)}-{digest[:12]}"
+
+
+class Record:
+    """Collects the fields of a result while the run goes on."""
+
+    def __init__(
+        self, config: RunConfig, folder: Path, *, primary_metric: str, num_processes: int
+    ) -> None:
+        self.folder = folder
+        self.written = False
+        self.fields: dict[str, Any] = {
+            "run_id": run_id(config),
+            "task": config.task,
+            "checkpoint": config.model.checkpoint,
+            "dataset": config.data.source,
+            "strategy": config.strategy.label,
+            "seed": config.seed,
+            "config": config.to_dict(),
+            "versions": provenance.versions(),
+            "git": provenance.git_state(),
+            "hardware": provenance.hardware(),
+            "parameters": None,
+            "history": (),
+            "primary_metric": primary_metric,
+            "best_validation": None,
+            "test_metrics": {},
+            "data": {},
+            "train_seconds": None,
+            "total_seconds": None,
+            "samples_per_second": None,
+            "steps": 0,
+            "peak_memory_bytes": None,
+            "saved_bytes": None,
+            "num_processes": num_processes,
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def update(self, **fields: Any) -> None:
+        self.fields.update(fields)
+
+    def build(self, status: Status, reason: str | None) -> RunResult:
+        return RunResult(status=status, reason=reason, **self.fields)
+
+    def write(self, status: Status, reason: str | None) -> RunResult:
+        """Build the result and save it; for the main process."""
+        result = self.build(status, reason)
+        result.save(self.folder / RESULT_FILE)
+        self.written = True
+        return result
+
+
+def slug(text: str) -> str:
+    """``text`` as part of a file name."""
+    return re.sub(r"[^A-Za-z0-9.+-]+", "_", text.strip("/.")).strip("_")

@@ -1,0 +1,1 @@
+"""Tables and images made from results."""

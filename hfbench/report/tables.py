@@ -1,0 +1,284 @@
+"""Parameter reports and comparisons as text for the terminal, as Markdown and as JSON.
+
+Pure functions: nothing is printed here. Standard library only. Terminal tables stay within 100
+columns unless names are very long.
+"""
+
+import json
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from hfbench.compare import Group, ScratchComparison, Spread, beats_scratch, sections
+from hfbench.results import ParameterReport, ParameterRow
+
+MAX_COLUMNS = 100
+LABEL_COLUMNS = 18  # wider strategy names continue on the next line
+MIB = 2**20
+
+Style = Literal["table", "markdown"]
+
+
+def format_parameters(
+    report: ParameterReport,
+    style: Style | Literal["json"] = "table",
+    *,
+    checkpoint: str,
+    strategy: str,
+) -> str:
+    """The parameters by depth and by kind of layer, and how many of them train.
+
+    Consecutive blocks with equal numbers share one row, "block 0-9 (each)"; JSON keeps every row.
+    """
+    if style == "json":
+        return _parameters_as_json(report, checkpoint=checkpoint, strategy=strategy)
+    everything = ParameterRow("sum", report.total, report.trainable)
+    tables = [
+        _layout(
+            [heading, "total", "trainable", "frozen", "% trainable"],
+            [_parameter_cells(row) for row in (*rows, everything)],
+            style,
+            last_is_sum=True,
+        )
+        for heading, rows in (
+            ("part", _fold_blocks(report.by_depth)),
+            ("layer type", report.by_layer_type),
+        )
+    ]
+    title = _heading(f"Parameters of {checkpoint}, strategy {strategy}", style)
+    buffers = f"Buffers (not parameters, in no sum): {report.buffers:,}"
+    return "\n\n".join([title, *tables, buffers]) + "\n"
+
+
+def format_comparison(groups: Sequence[Group], style: Style = "table") -> str:
+    """One table per task, checkpoint and data set: a row per strategy, means over the seeds.
+
+    Beneath: whether the best pretrained strategy beats scratch, what failed and why, and a warning
+    when averaged runs were not configured alike.
+    """
+    if not groups:
+        return "No results.\n"
+    return "\n".join(_comparison_section(members, style) for members in sections(groups))
+
+
+def _parameters_as_json(report: ParameterReport, *, checkpoint: str, strategy: str) -> str:
+    def row_values(row: ParameterRow) -> dict[str, Any]:
+        return {
+            "name": row.name,
+            "total": row.total,
+            "trainable": row.trainable,
+            "frozen": row.frozen,
+        }
+
+    values = {
+        "checkpoint": checkpoint,
+        "strategy": strategy,
+        "total": report.total,
+        "trainable": report.trainable,
+        "frozen": report.frozen,
+        "trainable_percent": report.trainable_percent,
+        "buffers": report.buffers,
+        "by_depth": [row_values(row) for row in report.by_depth],
+        "by_layer_type": [row_values(row) for row in report.by_layer_type],
+    }
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+def _parameter_cells(row: ParameterRow) -> list[str]:
+    percent = 100 * row.trainable / row.total if row.total else None
+    numbers = [f"{row.total:,}", f"{row.trainable:,}", f"{row.frozen:,}"]
+    return [row.name, *numbers, _percent(percent)]
+
+
+def _fold_blocks(rows: Sequence[ParameterRow]) -> list[ParameterRow]:
+    """Join neighbouring rows "block i" of equal numbers to one row that shows each block's."""
+    runs: list[list[ParameterRow]] = []
+    for row in rows:
+        previous = runs[-1][-1] if runs else None
+        if (
+            previous is not None
+            and _block_index(previous) is not None
+            and _block_index(row) is not None
+            and (previous.total, previous.trainable) == (row.total, row.trainable)
+        ):
+            runs[-1].append(row)
+        else:
+            runs.append([row])
+    return [
+        run[0]
+        if len(run) == 1
+        else ParameterRow(
+            f"block {_block_index(run[0])}-{_block_index(run[-1])} (each)",
+            run[0].total,
+            run[0].trainable,
+        )
+        for run in runs
+    ]
+
+
+def _block_index(row: ParameterRow) -> int | None:
+    match = re.fullmatch(r"block (\d+)", row.name)
+    return int(match[1]) if match else None
+
+
+def _comparison_section(groups: Sequence[Group], style: Style) -> str:
+    first = groups[0]
+    # A heading of two lines keeps the columns of numbers narrow.
+    headings = [
+        "strategy",
+        "trainable",
+        "% of\ntotal",
+        "n",
+        f"{first.primary_metric}\n(test)",
+        "macro\nF1",
+        "train\ns",
+        "samples\nper s",
+        "peak\nMiB",
+        "saved\nMiB",
+        "failed",
+    ]
+    width = max(len(_mean_and_std(group.primary)) for group in groups)
+    rows = [_comparison_cells(group, style, primary_width=width) for group in groups]
+    title = _heading(f"{first.task}: {first.checkpoint} on {first.dataset}", style)
+    notes = ["Means over n seeds; ± is the sample standard deviation."]
+    verdict = beats_scratch(groups)
+    if verdict is not None:
+        notes.append(_verdict(verdict))
+    notes.extend(
+        f"Warning: {group.primary_metric} is known for {group.primary.n if group.primary else 0} "
+        f"of the {group.n} runs of {group.strategy}."
+        for group in groups
+        if group.n != (group.primary.n if group.primary else 0)
+    )
+    notes.extend(
+        f"Warning: the runs of {group.strategy} differ in {', '.join(group.differing_config)}."
+        for group in groups
+        if group.differing_config
+    )
+    failures = [
+        f"{group.strategy}, seed {failure.seed}, {failure.status}: "
+        + " ".join(failure.reason.split())
+        for group in groups
+        for failure in group.failures
+    ]
+    parts = [title, _layout(headings, rows, style), *(_paragraph(note, style) for note in notes)]
+    if failures:
+        items = [_paragraph(f"- {failure}", style, indent="  ") for failure in failures]
+        separator = "\n\n" if style == "markdown" else "\n"
+        parts.append("Runs without a result:" + separator + "\n".join(items))
+    return "\n\n".join(parts) + "\n"
+
+
+def _comparison_cells(group: Group, style: Style, *, primary_width: int) -> list[str]:
+    trainable = group.trainable_parameters
+    return [
+        _wrap_label(group.strategy) if style == "table" else group.strategy,
+        "-" if trainable is None else f"{trainable:,}",
+        _percent(group.trainable_percent),
+        str(group.n),
+        # Filled up on the right, so that means stand below each other with and without a std.
+        _mean_and_std(group.primary).ljust(primary_width if style == "table" else 0),
+        _mean(group.f1_macro, lambda value: f"{value:.4f}"),
+        _mean(group.train_seconds, _three_digits),
+        _mean(group.samples_per_second, _three_digits),
+        _mean(group.peak_memory_bytes, lambda value: _three_digits(value / MIB)),
+        _mean(group.saved_bytes, lambda value: _three_digits(value / MIB)),
+        str(len(group.failures)),
+    ]
+
+
+def _verdict(verdict: ScratchComparison) -> str:
+    best, scratch = verdict.best, verdict.scratch
+    answer = "beats" if verdict.beats_scratch else "does not beat"
+    distance = "" if verdict.stds is None else f" = {verdict.stds:.1f} pooled standard deviations"
+    return (
+        f"The best pretrained strategy, {best.strategy}, {answer} scratch by more than two "
+        f"standard deviations: {best.primary_metric} {_mean_and_std(best.primary)} against "
+        f"{_mean_and_std(scratch.primary)}, a difference of {verdict.difference:+.4f}{distance} "
+        f"(pooled sample standard deviation of the two: {verdict.pooled_std:.4f})."
+    )
+
+
+def _percent(value: float | None) -> str:
+    """Two decimals from 1 on, two digits below: 13.16, 0.27, 0.0014."""
+    if value is None:
+        return "-"
+    if value == 0 or value >= 1:
+        return f"{value:.2f}" if value else "0"
+    return f"{value:.2g}"
+
+
+def _mean_and_std(spread: Spread | None) -> str:
+    if spread is None:
+        return "-"
+    return f"{spread.mean:.4f}" + ("" if spread.std is None else f" ± {spread.std:.4f}")
+
+
+def _mean(spread: Spread | None, text: Callable[[float], str]) -> str:
+    return "-" if spread is None else text(spread.mean)
+
+
+def _three_digits(value: float) -> str:
+    """At least three significant digits: 0.123, 4.56, 78.9, 1,234."""
+    decimals = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:,.{decimals}f}"
+
+
+def _heading(text: str, style: Style) -> str:
+    return f"### {text}" if style == "markdown" else f"{text}\n{'=' * len(text)}"
+
+
+def _paragraph(text: str, style: Style, *, indent: str = "") -> str:
+    """Wrapped for the terminal; Markdown wraps by itself."""
+    if style == "markdown":
+        return text
+    return textwrap.fill(text, MAX_COLUMNS, subsequent_indent=indent, break_long_words=False)
+
+
+def _wrap_label(label: str) -> str:
+    """Break a long strategy name after its colon and commas."""
+    lines = [""]
+    for piece in re.findall(r"[^:,]+[:,]?", label):
+        if lines[-1] and len(lines[-1] + piece) > LABEL_COLUMNS:
+            lines.append("  ")
+        lines[-1] += piece
+    return "\n".join(lines)
+
+
+def _layout(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    style: Style,
+    *,
+    last_is_sum: bool = False,
+) -> str:
+    """Align cells: the first column left, the others right. Cells may have several lines."""
+    if style == "markdown":
+        heads = [" ".join(heading.split("\n")) for heading in headings]
+        rule = ["---", *["---:"] * (len(heads) - 1)]
+        escaped = [[cell.replace("|", "\\|") for cell in row] for row in (heads, rule, *rows)]
+        return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
+    lines = [line for row in (headings, *rows) for line in _cell_lines(row)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
+    fits = sum(widths) + 2 * (len(widths) - 1) <= MAX_COLUMNS
+    gap = "  " if fits else " "
+    rule_line = "-" * (sum(widths) + len(gap) * (len(widths) - 1))
+    texts = [
+        gap.join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
+    texts.insert(len(_cell_lines(headings)), rule_line)
+    if last_is_sum:
+        texts.insert(len(texts) - 1, rule_line)
+    return "\n".join(texts)
+
+
+def _cell_lines(row: Sequence[str]) -> list[list[str]]:
+    """The terminal lines of one row; shorter cells are padded below."""
+    cells = [cell.split("\n") for cell in row]
+    height = max(len(cell) for cell in cells)
+    return [[cell[i] if i < len(cell) else "" for cell in cells] for i in range(height)]

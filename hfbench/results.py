@@ -1,0 +1,284 @@
+"""The record of one run and its JSON file. Standard library only, so that it reads anywhere.
+
+A number that is not finite (a loss of NaN, an infinite metric) has no JSON form. It is written as
+``null`` and ``reason`` says which entries these were: nothing is replaced by a number.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from hfbench.errors import UserError
+
+SCHEMA_VERSION = 1
+RESULT_FILE = "result.json"
+
+Status = Literal["succeeded", "failed", "out_of_memory"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ParameterRow:
+    """Parameters of one part or one kind of layer."""
+
+    name: str
+    total: int
+    trainable: int
+
+    @property
+    def frozen(self) -> int:
+        return self.total - self.trainable
+
+
+@dataclass(frozen=True)
+class ParameterReport:
+    """How many parameters there are and how many train; every one counted exactly once.
+
+    ``by_depth`` goes from input to output (embeddings, block 0 to L-1, final, pooler, head,
+    adapter), without the parts that do not exist. ``by_layer_type`` keeps kinds without
+    parameters as rows of 0. Each sums to ``total``. ``buffers`` (numbers that are not parameters,
+    such as position indices or running means) are in no sum.
+    """
+
+    total: int
+    trainable: int
+    buffers: int
+    by_depth: tuple[ParameterRow, ...]
+    by_layer_type: tuple[ParameterRow, ...]
+
+    @property
+    def frozen(self) -> int:
+        return self.total - self.trainable
+
+    @property
+    def trainable_percent(self) -> float:
+        """Percent of the parameters that train; 0 for a model without parameters."""
+        return 100 * self.trainable / self.total if self.total else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dict; the inverse of :meth:`from_dict`."""
+        values = dataclasses.asdict(self)
+        for key in ("by_depth", "by_layer_type"):
+            values[key] = list(values[key])
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, source: str = "parameters") -> Self:
+        """Raises UserError, naming ``source``, for missing, unknown or mistyped entries."""
+        rows = {
+            key: tuple(_build(ParameterRow, row, source) for row in _list(values, key, source))
+            for key in ("by_depth", "by_layer_type")
+        }
+        return _build(cls, {**values, **rows}, source)
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One evaluation on the validation split during training."""
+
+    epoch: float  # passes over the training data so far
+    step: int  # optimiser steps so far
+    train_loss: float | None  # mean over the samples since the last record; None: not finite
+    validation: dict[str, Any]  # metric name -> value
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """One training of one strategy with one seed; also for a run that failed."""
+
+    run_id: str
+    status: Status
+    reason: str | None  # why the run did not succeed, or which numbers were not finite
+    task: str
+    checkpoint: str
+    dataset: str
+    strategy: str  # short spelling, such as last_2 or lora:r=4
+    seed: int
+    config: dict[str, Any]
+    versions: dict[str, str]
+    git: dict[str, Any] | None
+    hardware: dict[str, Any]
+    parameters: ParameterReport | None
+    history: tuple[EpochRecord, ...]
+    primary_metric: str  # key of test_metrics and of each record's validation
+    best_validation: float | None  # primary metric of the kept checkpoint on the validation split
+    test_metrics: dict[str, Any]  # empty when the test split was not read
+    data: dict[str, Any]  # split sizes, label names, columns, fingerprint
+    train_seconds: float | None  # without evaluation and saving
+    total_seconds: float | None
+    samples_per_second: float | None  # training samples of all processes / train_seconds
+    steps: int  # optimiser steps
+    peak_memory_bytes: int | None
+    saved_bytes: int | None  # size of the saved model on disk
+    num_processes: int
+    started_at: str  # ISO 8601 with time zone
+    greater_is_better: bool = True  # of the primary metric
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def primary_value(self) -> float | None:
+        """The primary metric on the test split; None when it was not measured or not finite."""
+        value = self.test_metrics.get(self.primary_metric)
+        return value if value is not None and math.isfinite(value) else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dict that JSON can hold; the inverse of :meth:`from_dict`."""
+        values: dict[str, Any] = dataclasses.asdict(self)
+        if self.parameters is not None:
+            values["parameters"] = self.parameters.to_dict()
+        lost = list(_not_finite(values, ""))
+        if lost:
+            note = f"not finite, written as null: {', '.join(lost)}"
+            values["reason"] = f"{self.reason}; {note}" if self.reason else note
+        plain: dict[str, Any] = _plain(values)
+        return plain
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, source: str = "result") -> Self:
+        """Build a result from :meth:`to_dict`'s output.
+
+        Raises UserError, naming ``source`` (the file), for another schema version and for
+        missing, unknown or mistyped entries.
+        """
+        version = values.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise UserError(
+                f"{source}: schema_version {version!r} is not readable here, only "
+                f"{SCHEMA_VERSION}; run again or use the hfbench version that wrote it"
+            )
+        built: dict[str, Any] = dict(values)
+        built["history"] = tuple(
+            _build(EpochRecord, record, source) for record in _list(values, "history", source)
+        )
+        if built.get("parameters") is not None:
+            built["parameters"] = ParameterReport.from_dict(built["parameters"], source=source)
+        return _build(cls, built, source)
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON file: under a temporary name, then renamed, so it is whole or absent.
+
+        Raises UserError when it cannot be written, for instance on a full disk.
+        """
+        path = Path(path)
+        text = json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with temporary.open("w", encoding="utf-8") as stream:
+                    stream.write(text)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+            _sync_folder(path.parent)
+        except OSError as error:
+            raise UserError(
+                f"cannot write the result {str(path)!r}: {error.strerror}; free some space or "
+                "choose another output_dir"
+            ) from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read one JSON file. Raises UserError, naming the file, when it is not a result."""
+        path = Path(path)
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"cannot read the result {str(path)!r}: {error.strerror}") from error
+        except ValueError as error:  # neither UTF-8 nor JSON
+            raise UserError(f"{str(path)!r} is not a JSON file: {error}") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{str(path)!r} holds no result: its JSON is not an object")
+        return cls.from_dict(values, source=repr(str(path)))
+
+
+def load_all(folder: str | Path) -> list[RunResult]:
+    """Every ``result.json`` below ``folder``, ordered by task, checkpoint, data, strategy, seed.
+
+    Raises UserError when the folder does not exist or one of the files cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"results folder {str(folder)!r} does not exist")
+    loaded = [RunResult.load(path) for path in sorted(folder.glob(f"**/{RESULT_FILE}"))]
+    return sorted(loaded, key=lambda r: (r.task, r.checkpoint, r.dataset, r.strategy, r.seed))
+
+
+def _build(cls: type[T], values: Mapping[str, Any], source: str) -> T:
+    """``cls(**values)`` after checking the names and types of its fields."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{source}: {values!r} is not an object of {cls.__name__}")
+    hints = typing.get_type_hints(cls)
+    missing, unknown = hints.keys() - values.keys(), values.keys() - hints.keys()
+    if missing or unknown:
+        problems = [
+            f"{word} {', '.join(sorted(keys))}"
+            for word, keys in (("missing", missing), ("unknown", unknown))
+            if keys
+        ]
+        raise UserError(f"{source}: {cls.__name__} has {'; '.join(problems)}")
+    for name, hint in hints.items():
+        if not _is_a(values[name], hint):
+            raise UserError(f"{source}: {name}={values[name]!r} is not a {hint}")
+    return cls(**values)
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    """Whether ``value`` fits the annotation of a field, not looking inside containers."""
+    origin = typing.get_origin(hint)
+    if origin in (types.UnionType, typing.Union):
+        return any(_is_a(value, choice) for choice in typing.get_args(hint))
+    if origin is Literal:
+        return value in typing.get_args(hint)
+    if isinstance(value, bool):
+        return hint is bool
+    return isinstance(value, (int, float) if hint is float else origin or hint)
+
+
+def _list(values: Mapping[str, Any], key: str, source: str) -> list[Any]:
+    if not isinstance(values, Mapping) or not isinstance(values.get(key), list):
+        raise UserError(f"{source}: {key!r} is missing or not a list")
+    found: list[Any] = values[key]
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists and numbers that are not finite as None."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _not_finite(value: Any, name: str) -> Iterator[str]:
+    """The dotted names of numbers that are not finite, each with what it was."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _not_finite(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _not_finite(item, f"{name}.{index}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{name} ({value})"
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename durable; systems that cannot open a folder (Windows) go without."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

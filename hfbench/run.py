@@ -1,0 +1,241 @@
+"""One run from a configuration to a saved, checked model and its result."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import nn
+
+from hfbench.config import RunConfig
+from hfbench.data.splits import describe as describe_data
+from hfbench.errors import HubUnreachableError, UserError
+from hfbench.models.structure import Structure, canonical_name, find_structure
+from hfbench.parameters import count_parameters
+from hfbench.record import Record, finished_result, run_folder
+from hfbench.report.tables import format_parameters
+from hfbench.results import ParameterReport, RunResult, Status
+from hfbench.saving import MODEL_FOLDER, check_saved, save_model
+from hfbench.strategies import apply_strategy, learning_rate_factor, set_training_mode
+from hfbench.tasks import make_task
+from hfbench.tasks.base import Task, TaskData
+from hfbench.training.batching import SampleSource
+from hfbench.training.evaluation import predict_split
+from hfbench.training.fit import FitResult, Objective, fit
+from hfbench.training.memory import peak_bytes, reset_peak
+from hfbench.training.optimizer import LearningRates
+from hfbench.training.state import clear
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that is ready before the first training step."""
+
+    task: Task
+    data: TaskData
+    model: nn.Module
+    structure: Structure
+    parameters: ParameterReport
+
+
+def run(config: RunConfig) -> RunResult:
+    """Train, evaluate, save and record one run; a finished identical run is only read.
+
+    A run that fails or runs out of memory leaves a result with its reason, and the exception goes
+    on to the caller. A mistake found before training leaves none.
+    """
+    accelerator = make_accelerator(config)
+    folder = run_folder(config)
+    finished = finished_result(folder, config)
+    if finished is not None:
+        accelerator.print(f"{folder} holds this run already: {finished.status}")
+        return finished
+    started = time.perf_counter()
+    task = make_task(config)
+    record = Record(
+        config,
+        folder,
+        primary_metric=task.primary_metric,
+        num_processes=accelerator.num_processes,
+    )
+    write = record.write if accelerator.is_main_process else record.build
+    try:
+        prepared = prepare(config, task, accelerator)
+        accelerator.print(describe(config, prepared))
+        record.update(parameters=prepared.parameters, data=dict(prepared.data.summary))
+        write("failed", "the process ended before the run did, for instance killed for its memory")
+        fitted = train(config, prepared, accelerator, folder)
+        record.update(**_training_fields(fitted, prepared, accelerator))
+        test = evaluate(config, prepared, prepared.data.test, accelerator, "test")
+        saved_bytes = save(prepared, accelerator, folder)
+        record.update(test_metrics=test, saved_bytes=saved_bytes)
+    except Exception as error:
+        if not isinstance(error, (UserError, HubUnreachableError)) or record.written:
+            record.update(total_seconds=time.perf_counter() - started)
+            status: Status = "out_of_memory" if is_out_of_memory(error) else "failed"
+            write(status, f"{type(error).__name__}: {error}")
+        raise
+    record.update(total_seconds=time.perf_counter() - started)
+    result = write("succeeded", None)
+    clear(folder, accelerator)
+    accelerator.print(_summary(result, folder))
+    accelerator.end_training()
+    return result
+
+
+def make_accelerator(config: RunConfig) -> Accelerator:
+    """The Accelerator of a run: its precision and tracker are the configuration's."""
+    tracked = config.tracker != "none"
+    accelerator = Accelerator(
+        mixed_precision=config.training.mixed_precision,
+        log_with=config.tracker if tracked else None,
+        project_dir=str(run_folder(config)) if tracked else None,
+    )
+    if tracked:
+        accelerator.init_trackers("hfbench", config={"strategy": config.strategy.label})
+    return accelerator
+
+
+def prepare(config: RunConfig, task: Task, accelerator: Accelerator) -> Prepared:
+    """Data, model, structure, strategy and exact counts, in this order."""
+    with accelerator.main_process_first():
+        data = task.prepare_data()
+        set_seed(config.seed)  # the new head's values
+        built = task.build_model(data)
+    structure = find_structure(built.model)
+    model = apply_strategy(built.model, structure, config.strategy, built.new_parameters)
+    return Prepared(task, data, model, structure, count_parameters(model, structure))
+
+
+def describe(config: RunConfig, prepared: Prepared) -> str:
+    """The data, the learning rates and the parameter report, printed before training."""
+    rates = learning_rates(config)
+    factor = learning_rate_factor(config.strategy)
+    lines = [
+        f"\n{config.task}: {config.model.checkpoint} on {config.data.source}, "
+        f"strategy {config.strategy.label}, seed {config.seed}",
+        describe_data(prepared.data.summary),
+        f"learning rate {rates.rest:g} = {config.training.learning_rate:g} × {factor:g}, "
+        f"head {rates.head:g}",
+        "",
+        format_parameters(
+            prepared.parameters,
+            checkpoint=config.model.checkpoint,
+            strategy=config.strategy.label,
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def train(
+    config: RunConfig, prepared: Prepared, accelerator: Accelerator, folder: Path
+) -> FitResult:
+    """Fit the prepared model and leave the best epoch's parameters in it."""
+    task, structure = prepared.task, prepared.structure
+
+    def validate(model: nn.Module) -> dict[str, Any]:
+        return evaluate(
+            config,
+            dataclasses.replace(prepared, model=model),
+            prepared.data.validation,
+            accelerator,
+            "validate",
+        )
+
+    objective = Objective(
+        collate=task.collate,
+        loss_units=task.loss_units,
+        evaluate=validate,
+        metric=task.primary_metric,
+        greater_is_better=task.greater_is_better,
+        train_mode=lambda model: set_training_mode(model, structure),
+        is_head=lambda name: structure.part_of(canonical_name(name)) == "head",
+    )
+    set_seed(config.seed, device_specific=True)  # dropout differs between processes
+    reset_peak(accelerator.device)
+    return fit(
+        prepared.model,
+        prepared.data.train,
+        objective,
+        config=config.training,
+        rates=learning_rates(config),
+        accelerator=accelerator,
+        folder=folder,
+        seed=config.seed,
+        title=f"{config.strategy.label} seed {config.seed}",
+    )
+
+
+def evaluate(
+    config: RunConfig,
+    prepared: Prepared,
+    split: SampleSource,
+    accelerator: Accelerator,
+    title: str,
+) -> dict[str, Any]:
+    """Loss and metrics of a whole split, every sample once."""
+    task = prepared.task
+    found = predict_split(
+        prepared.model,
+        split,
+        collate=task.collate,
+        loss_units=task.loss_units,
+        keep=task.predictions,
+        batch_size=config.training.eval_batch_size,
+        accelerator=accelerator,
+        length=task.sample_length,
+        title=title,
+    )
+    metrics: dict[str, Any] = task.compute_metrics(found.predictions, found.references)
+    return {"loss": found.loss} | metrics
+
+
+def save(prepared: Prepared, accelerator: Accelerator, folder: Path) -> int | None:
+    """Save on the main process and check the saved model; its bytes (main process only)."""
+    saved_bytes = None
+    if accelerator.is_main_process:
+        model = accelerator.unwrap_model(prepared.model)
+        target = folder / MODEL_FOLDER
+        saved_bytes = save_model(model, prepared.task.save_processor, target)
+        samples = [prepared.data.test[i] for i in range(min(8, len(prepared.data.test)))]
+        check_saved(model, target, prepared.task.collate(samples))
+    accelerator.wait_for_everyone()
+    return saved_bytes
+
+
+def learning_rates(config: RunConfig) -> LearningRates:
+    """The configured rate of full fine-tuning times the strategy's factor."""
+    rest = config.training.learning_rate * learning_rate_factor(config.strategy)
+    return LearningRates(rest=rest, head=config.training.head_learning_rate or rest)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of the GPU or of the machine was exhausted."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    )
+
+
+def _training_fields(
+    fitted: FitResult, prepared: Prepared, accelerator: Accelerator
+) -> dict[str, Any]:
+    return {
+        "history": fitted.history,
+        "best_validation": fitted.best_metric,
+        "train_seconds": fitted.train_seconds,
+        "samples_per_second": fitted.samples_seen / fitted.train_seconds,
+        "steps": len(fitted.step_losses),
+        "peak_memory_bytes": peak_bytes(accelerator.device),
+    }
+
+
+def _summary(result: RunResult, folder: Path) -> str:
+    value = result.test_metrics[result.primary_metric]
+    return (
+        f"{result.strategy}: test {result.primary_metric} {value:.4f}, trained "
+        f"{result.train_seconds:.1f} s, result and model in {folder}"
+    )

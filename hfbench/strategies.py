@@ -1,0 +1,306 @@
+"""Which parameters train, and how everything that does not is kept frozen and deterministic.
+
+A strategy is one small rule over the parts that ``find_structure`` found. No layer is named here.
+"""
+
+import fnmatch
+import re
+from collections.abc import Collection
+
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from hfbench.config import StrategyConfig
+from hfbench.errors import UserError
+from hfbench.models.loading import quiet
+from hfbench.models.structure import (
+    Structure,
+    canonical_name,
+    is_duplicate,
+    linear_layers,
+)
+
+# Multiples of the learning rate of full fine-tuning. LoRA wants about ten times as much (Schulman
+# et al. 2025, "LoRA Without Regret"); a head alone or biases alone want more.
+_LEARNING_RATE_FACTORS = {"lora": 10.0, "head": 20.0, "bitfit": 20.0}
+
+
+def apply_strategy(
+    model: nn.Module,
+    structure: Structure,
+    strategy: StrategyConfig,
+    new_parameters: Collection[str] = (),
+) -> nn.Module:
+    """Set which parameters train; returns the model to train.
+
+    That is ``model`` itself, or a ``peft.PeftModel`` around it for ``lora``. ``new_parameters``
+    are the names that the checkpoint did not contain: randomly initialised, so they always train.
+    A parameter that is used twice (a tied output layer) belongs to the part that uses it first.
+
+    Raises UserError if nothing would train, if a new parameter would stay frozen, if the strategy
+    asks for blocks that do not exist, or if a pattern of ``strategy.freeze`` matches nothing.
+    """
+    by_name = dict(model.named_parameters(remove_duplicate=False))
+    unknown = sorted(set(new_parameters) - set(by_name))
+    if unknown:
+        raise ValueError(f"new_parameters that the model does not have: {', '.join(unknown)}")
+    new = {id(by_name[name]) for name in new_parameters}
+    parts = _trained_parts(model, structure, strategy)
+    trained = {
+        id(parameter)
+        for name, parameter in model.named_parameters()
+        if id(parameter) in new
+        or structure.part_of(name) in parts
+        or (strategy.name == "bitfit" and _is_bias(name, parameter))
+    }
+    if strategy.name == "lora":
+        model = _add_lora(model, structure, strategy, trained)
+    else:
+        for parameter in model.parameters():
+            parameter.requires_grad = id(parameter) in trained
+    _freeze_matching(model, strategy.freeze)
+    frozen_new = sorted(set(map(canonical_name, new_parameters)) & _frozen_names(model))
+    if frozen_new:
+        raise UserError(
+            f"strategy.freeze={list(strategy.freeze)} would leave parameters at their random "
+            f"initial values: {', '.join(frozen_new)}. Narrow the patterns."
+        )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        why = f"its head ({', '.join(structure.head) or 'none'}) has no parameters of its own"
+        if strategy.freeze:
+            why = f"strategy.freeze={list(strategy.freeze)} freezes the rest"
+        raise UserError(
+            f"strategy {strategy.label!r} trains nothing in this {type(model).__name__}: {why}. "
+            "Choose full, last_n, lora or bitfit, or fewer freeze patterns."
+        )
+    _stop_gradients_at_frozen_input(model)
+    return model
+
+
+def set_training_mode(model: nn.Module, structure: Structure) -> None:
+    """Put the model in train mode with everything frozen in eval mode.
+
+    Frozen modules use no dropout and keep fixed norm statistics. While no parameter before the
+    first block trains, everything on the way there is in eval mode too (masking and layerdrop of
+    Wav2Vec2, GPT-2's first dropout), so the input of the first trained block is a constant of the
+    sample. Within a part that trains, modules without parameters (dropout) stay in train mode.
+    """
+    model.train()
+    modules: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        # PEFT's wrapper and the module inside it share a canonical name: keep the innermost root
+        # (the model itself), else the outermost, which contains the copies that train.
+        if canonical_name(name) == "" or canonical_name(name) not in modules:
+            modules[canonical_name(name)] = module
+    parts = {
+        part: [modules[name] for name in getattr(structure, part) if name in modules]
+        for part in ("embeddings", "blocks", "final", "pooler", "head")
+    }
+    prefix_trains = any(
+        parameter.requires_grad
+        for name, parameter in model.named_parameters()
+        if structure.part_of(name) == "embeddings"
+    )
+    _set_containers(modules, structure, prefix_trains)
+    for module in (module for part in parts.values() for module in part):
+        if not _any_trains(module):
+            module.eval()
+            continue
+        for inner in module.modules():
+            inner.training = _any_trains(inner) or not _has_parameters(inner)
+
+
+def learning_rate_factor(strategy: StrategyConfig) -> float:
+    """By what the learning rate of full fine-tuning is multiplied for this strategy."""
+    if strategy.learning_rate_factor is not None:
+        return strategy.learning_rate_factor
+    return _LEARNING_RATE_FACTORS.get(strategy.name, 1.0)
+
+
+def _trained_parts(model: nn.Module, structure: Structure, strategy: StrategyConfig) -> set[str]:
+    """The parts whose parameters all train (LoRA's adapters and BitFit's biases come apart)."""
+    match strategy.name:
+        case "full" | "scratch":
+            every_block = {f"block {index}" for index in range(structure.depth)}
+            return {"embeddings", "final", "pooler", "head"} | every_block
+        case "head" | "lora" | "bitfit":
+            return {"head"}
+        case "last_n" | "first_n" | "blocks":
+            chosen = _chosen_blocks(model, structure, strategy)
+            return {"head"} | {f"block {index}" for index in chosen}
+
+
+def _is_bias(name: str, parameter: nn.Parameter) -> bool:
+    """BitFit (Ben Zaken et al. 2022) trains these; a table of position biases is not one."""
+    return parameter.ndim == 1 and name.endswith((".bias", "_bias"))
+
+
+def _chosen_blocks(
+    model: nn.Module, structure: Structure, strategy: StrategyConfig
+) -> Collection[int]:
+    """Indices of the blocks that a strategy trains or, for LoRA, puts adapters in."""
+    depth = structure.depth
+    count = strategy.last_n if strategy.name == "lora" else strategy.n
+    wrong = [index for index in strategy.blocks if not 0 <= index < depth]
+    if wrong or (count or 0) > depth:
+        layers = getattr(getattr(model, "config", None), "num_hidden_layers", depth)
+        shared = f" (they are shared by its {layers} layers)" if layers != depth else ""
+        raise UserError(
+            f"strategy {strategy.label!r} asks for {f'blocks {wrong}' if wrong else count}, but "
+            f"{type(model).__name__} has {depth} blocks, numbered 0 to {depth - 1}{shared}"
+        )
+    if strategy.name == "blocks":
+        return strategy.blocks
+    if strategy.name == "first_n":
+        return range(count or depth)
+    return range(depth - (count or depth), depth)
+
+
+def _add_lora(
+    model: nn.Module, structure: Structure, strategy: StrategyConfig, trained: set[int]
+) -> nn.Module:
+    """Wrap the model with LoRA (Hu et al. 2021); modules holding ``trained`` ids train whole.
+
+    The names of all targets are given in full and no task type is set: PEFT's own defaults would
+    freeze a new head or adapt layers outside the blocks.
+    """
+    blocks = [structure.blocks[index] for index in _chosen_blocks(model, structure, strategy)]
+    targets = [
+        name
+        for name in linear_layers(model, structure, strategy.targets, blocks)
+        if not any(id(parameter) in trained for parameter in model.get_submodule(name).parameters())
+    ]
+    if not targets:
+        raise UserError(
+            f"strategy {strategy.label!r}: every targeted layer is newly initialised, there is "
+            "nothing pretrained to adapt. Choose scratch."
+        )
+    whole = _modules_to_train_whole(model, targets, trained)
+    _check_endings(model, whole)
+    trained_names = {name for name, p in model.named_parameters() if id(p) in trained}
+    config = LoraConfig(
+        r=strategy.r,
+        lora_alpha=strategy.lora_alpha,
+        lora_dropout=strategy.lora_dropout,
+        target_modules=targets,
+        modules_to_save=whole or None,
+        # GPT-2's Conv1D stores its weight as (inputs, outputs)
+        fan_in_fan_out=not any(isinstance(model.get_submodule(n), nn.Linear) for n in targets),
+    )
+    with quiet():
+        peft_model: nn.Module = get_peft_model(model, config)
+    for name, parameter in peft_model.named_parameters():
+        adapter = structure.part_of(name) == "adapter"
+        kept = canonical_name(name) in trained_names and not is_duplicate(name)
+        parameter.requires_grad = adapter or kept
+    return peft_model
+
+
+def _modules_to_train_whole(
+    model: nn.Module, targets: Collection[str], trained: set[int], name: str = ""
+) -> list[str]:
+    """The largest modules that PEFT must copy, train and save so that ``trained`` ids train."""
+    module = model.get_submodule(name)
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    if not any(id(parameter) in trained for parameter in parameters.values()):
+        return []
+    if name and all(id(parameter) in trained for parameter in parameters.values()):
+        return [name]
+    direct = [n for n, p in module.named_parameters(recurse=False) if id(p) in trained]
+    if direct:
+        outside = {id(p) for n, p in model.named_parameters() if not n.startswith(f"{name}.")}
+        shared = any(id(parameter) in outside for parameter in parameters.values())
+        if not name or shared or any(target.startswith(f"{name}.") for target in targets):
+            raise UserError(
+                f"lora cannot train {', '.join(f'{name}.{n}'.lstrip('.') for n in direct)}: an "
+                "adapter file holds whole modules, and this parameter has none of its own. "
+                "Choose another strategy, or a model configuration without this parameter."
+            )
+        return [name]
+    return [
+        found
+        for child, _ in module.named_children()
+        for found in _modules_to_train_whole(
+            model, targets, trained, f"{name}.{child}" if name else child
+        )
+    ]
+
+
+def _check_endings(model: nn.Module, whole: list[str]) -> None:
+    """PEFT compares only the ends of names, and would copy others that end alike."""
+    others = [
+        name
+        for name, _ in model.named_modules(remove_duplicate=False)
+        if name.endswith(tuple(whole)) and name not in whole
+    ]
+    if others:
+        raise UserError(
+            f"lora cannot train {', '.join(whole)}: PEFT would also take {', '.join(others)}, "
+            "whose names end alike. Choose another strategy."
+        )
+
+
+def _freeze_matching(model: nn.Module, patterns: Collection[str]) -> None:
+    named = [(canonical_name(n), p) for n, p in model.named_parameters() if not is_duplicate(n)]
+    for pattern in patterns:
+        matching = [parameter for name, parameter in named if fnmatch.fnmatchcase(name, pattern)]
+        if not matching:
+            existing = dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name, _ in named)
+            raise UserError(
+                f"strategy.freeze pattern {pattern!r} matches no parameter; they are:\n  "
+                + "\n  ".join(existing)
+            )
+        for parameter in matching:
+            parameter.requires_grad = False
+
+
+def _frozen_names(model: nn.Module) -> set[str]:
+    """Canonical names, tied ones included, of the frozen parameters."""
+    return {
+        canonical_name(name)
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if not parameter.requires_grad and not is_duplicate(name)
+    }
+
+
+def _stop_gradients_at_frozen_input(model: nn.Module) -> None:
+    """Keep a frozen Wav2Vec2-like feature encoder out of the gradient graph.
+
+    In train mode it marks its input as needing gradients unless its own freezing method was
+    called, and then the whole backbone is back-propagated through for nothing.
+    """
+    for module in model.modules():
+        freeze = getattr(module, "_freeze_parameters", None)
+        if callable(freeze) and not _any_trains(module):
+            freeze()
+
+
+def _set_containers(
+    modules: dict[str, nn.Module], structure: Structure, prefix_trains: bool
+) -> None:
+    """Set the containers between the root and the blocks, and their dropouts before the blocks.
+
+    The root keeps train mode: its dropouts stand beside the head, except where it is itself the
+    backbone (timm) and some stand before the blocks.
+    """
+    names = structure.block_list.split(".")
+    path = [".".join(names[:count]) for count in range(len(names) + 1)]
+    on_the_way = [modules[name] for name in path]
+    for name in path:
+        if structure.backbone and not name:
+            continue
+        if name:
+            modules[name].training = prefix_trains
+        for child in modules[name].children():
+            if any(child is module for module in on_the_way):
+                break
+            if not _has_parameters(child):
+                child.train(prefix_trains)
+
+
+def _any_trains(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None

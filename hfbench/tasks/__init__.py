@@ -1,0 +1,23 @@
+"""What is learnt: data to features, batches, model class and metrics, one file a task."""
+
+import importlib
+
+from hfbench.config import RunConfig
+from hfbench.errors import UserError
+from hfbench.tasks.base import Task
+
+# task -> its class, as module:class, imported only when it is used
+TASKS = {
+    "text_classification": "hfbench.tasks.text_classification:TextClassification",
+    "image_classification": "hfbench.tasks.image_classification:ImageClassification",
+    "audio_classification": "hfbench.tasks.audio_classification:AudioClassification",
+}
+
+
+def make_task(config: RunConfig) -> Task:
+    """The task that ``config.task`` names. Raises UserError for an unknown one."""
+    if config.task not in TASKS:
+        raise UserError(f"task={config.task!r} is unknown; choose: {', '.join(TASKS)}")
+    module, _, name = TASKS[config.task].partition(":")
+    task: Task = getattr(importlib.import_module(module), name)(config)
+    return task

@@ -1,0 +1,84 @@
+"""Audio classification: one clip to one label."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForAudioClassification
+
+from hfbench.data.audio import decode_audio
+from hfbench.data.media import DecodedSamples
+from hfbench.data.splits import Splits
+from hfbench.models import loading
+from hfbench.tasks.base import Samples
+from hfbench.tasks.classification import ClassificationTask, labels_of
+
+
+class AudioClassification(ClassificationTask):
+    """Clips are decoded, resampled, cropped and normalised one by one, then padded in the batch.
+
+    If the feature extractor asks for an attention mask, a batch is padded to its longest clip and
+    masked. If not, or if the model's feature encoder has a group norm (Wav2Vec2-base: it goes over
+    the padding too, whatever the mask), every clip is padded with zeros to exactly
+    ``data.max_seconds``. Either way the logits of a clip do not depend on its batch.
+    """
+
+    name = "audio_classification"
+    modality = "audio"
+    model_class = AutoModelForAudioClassification
+    # With layerdrop the processes of a distributed run use different parameters and it crashes.
+    config_overrides: ClassVar[Mapping[str, Any]] = {"layerdrop": 0.0}
+
+    def load_processor(self) -> Any:
+        norm = getattr(loading.load_config(self.config.model), "feat_extract_norm", None)
+        extractor = loading.load_feature_extractor(self.config.model)
+        self.feature = extractor.model_input_names[0]
+        wanted = bool(getattr(extractor, "return_attention_mask", False))
+        self.masked = wanted and norm != "group"
+        return extractor
+
+    def features(self, splits: Splits, split: str) -> Samples:
+        """Waveforms: (samples,), float32; extractors of spectrograms: (frames, bins)."""
+        return DecodedSamples(
+            getattr(splits, split), "audio", split, feature=self.feature, decode=self._extract
+        )
+
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """The feature: (batch, longest, ...), float32; ``labels``: (batch,)."""
+        clips = [sample[self.feature] for sample in samples]
+        longest = max(len(clip) for clip in clips)
+        if clips[0].ndim == 1 and not self.masked:
+            longest = self.max_samples
+        padded = torch.full(
+            (len(clips), longest, *clips[0].shape[1:]), float(self.processor.padding_value)
+        )
+        mask = torch.zeros((len(clips), longest), dtype=torch.int64)
+        for row, clip in enumerate(clips):
+            padded[row, : len(clip)] = clip
+            mask[row, : len(clip)] = 1
+        batch = {self.feature: padded, "labels": labels_of(samples)}
+        return batch | {"attention_mask": mask} if self.masked else batch
+
+    def sample_length(self, sample: Mapping[str, Any]) -> int:
+        """Audio samples, or frames of a spectrogram."""
+        return len(sample[self.feature])
+
+    @property
+    def max_samples(self) -> int:
+        """The longest clip after cropping."""
+        sample_rate_hz: int = self.processor.sampling_rate
+        return round(self.config.data.max_seconds * sample_rate_hz)
+
+    def _extract(self, source: str | bytes, name: str) -> Tensor:
+        clip = decode_audio(
+            source,
+            sample_rate_hz=self.processor.sampling_rate,
+            max_seconds=self.config.data.max_seconds,
+            name=name,
+        )
+        extracted = self.processor(
+            clip, sampling_rate=self.processor.sampling_rate, return_tensors="pt"
+        )
+        feature: Tensor = extracted[self.feature][0]
+        return feature

@@ -1,0 +1,72 @@
+"""Image classification: one image to one label."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForImageClassification
+
+from hfbench.data.media import DecodedSamples, decode_image
+from hfbench.data.splits import Splits
+from hfbench.models import loading
+from hfbench.tasks.base import Samples
+from hfbench.tasks.classification import ClassificationTask, labels_of
+
+
+class ImageClassification(ClassificationTask):
+    """Images are resized and cropped once, to uint8; scale and normalisation follow in the batch.
+
+    The batch equals the image processor's own output. A processor without the steps rescale and
+    normalize (timm's) runs whole on every image instead.
+    """
+
+    name = "image_classification"
+    modality = "image"
+    model_class = AutoModelForImageClassification
+
+    def load_processor(self) -> Any:
+        channels = getattr(loading.load_config(self.config.model), "num_channels", 3)
+        self.mode = "L" if channels == 1 else "RGB"
+        processor = loading.load_image_processor(self.config.model)
+        steps = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
+        self.two_steps = all(hasattr(processor, step) for step in steps)
+        return processor
+
+    def features(self, splits: Splits, split: str) -> Samples:
+        """``pixels``: (channels, height, width), uint8; float32 for processors that run whole."""
+        return DecodedSamples(
+            getattr(splits, split), "image", split, feature="pixels", decode=self._pixels
+        )
+
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """``pixel_values``: (batch, channels, height, width), float32; ``labels``: (batch,)."""
+        pixels = torch.stack([sample["pixels"] for sample in samples]).float()
+        if self.two_steps:
+            pixels = self._normalize(pixels)
+        return {"pixel_values": pixels, "labels": labels_of(samples)}
+
+    def sample_length(self, sample: Mapping[str, Any]) -> int:
+        """1: all images of a batch have one size."""
+        return 1
+
+    def _pixels(self, source: str | bytes, name: str) -> Tensor:
+        image = decode_image(source, self.mode, name)
+        options: dict[str, Any] = {"return_tensors": "pt"}
+        if self.mode == "L":
+            options["input_data_format"] = "channels_first"
+        if self.two_steps:
+            options.update(do_rescale=False, do_normalize=False)
+        pixels: Tensor = self.processor(image, **options)["pixel_values"][0]
+        return pixels
+
+    def _normalize(self, pixels: Tensor) -> Tensor:
+        if self.processor.do_rescale:
+            pixels = pixels * self.processor.rescale_factor
+        if self.processor.do_normalize:
+            mean, std = (
+                torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1)
+                for values in (self.processor.image_mean, self.processor.image_std)
+            )
+            pixels = (pixels - mean) / std
+        return pixels

@@ -1,0 +1,95 @@
+"""Text classification: a text, or a pair of texts, to one label."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import datasets
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification
+
+from hfbench.data.splits import Splits
+from hfbench.errors import UserError
+from hfbench.models import loading
+from hfbench.tasks.base import BuiltModel, Samples, TaskData
+from hfbench.tasks.classification import ClassificationTask, labels_of
+
+QUIET_BELOW_SAMPLES = 20_000  # tokenised within seconds: no progress bar
+
+
+class TextClassification(ClassificationTask):
+    """Texts are tokenised once and stored without padding; a batch is padded to its longest."""
+
+    name = "text_classification"
+    modality = "text"
+    model_class = AutoModelForSequenceClassification
+
+    def load_processor(self) -> Any:
+        settings = loading.load_config(self.config.model)
+        tokenizer = loading.load_tokenizer(self.config.model)
+        if tokenizer.pad_token is None:  # GPT-2
+            if tokenizer.eos_token is None:
+                raise UserError(
+                    f"the tokenizer of {self.config.model.checkpoint!r} has neither a padding nor "
+                    "an end token, so texts of different length fit no batch; choose another"
+                )
+            tokenizer.pad_token = tokenizer.eos_token
+        # The advice to pad while tokenising would store the padding.
+        tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
+        self.max_length = min(self.config.data.max_length, tokenizer.model_max_length)
+        positions = getattr(settings, "max_position_embeddings", None)
+        if positions is not None:
+            self.max_length = min(self.max_length, positions)
+        return tokenizer
+
+    def features(self, splits: Splits, split: str) -> Samples:
+        """``input_ids``, ``attention_mask``, ...: lists of at most ``max_length`` tokens."""
+        dataset: Dataset = getattr(splits, split)
+        texts = [name for name in ("text", "text_pair") if name in dataset.column_names]
+        tokenizer, max_length = self.processor, self.max_length
+
+        # datasets hashes what this function refers to; a whole config would defeat its cache.
+        def tokenize(rows: dict[str, list[str]]) -> dict[str, Any]:
+            columns = (rows[name] for name in texts)
+            return dict(tokenizer(*columns, truncation=True, max_length=max_length))
+
+        bars = datasets.is_progress_bar_enabled()
+        if len(dataset) < QUIET_BELOW_SAMPLES:
+            datasets.disable_progress_bars()
+        try:
+            tokenized: Samples = dataset.map(
+                tokenize, batched=True, remove_columns=texts, desc=f"tokenize {split}"
+            )
+        finally:
+            if bars:
+                datasets.enable_progress_bars()
+        return tokenized
+
+    def complete_config(self, config: Any) -> None:
+        config.pad_token_id = self.processor.pad_token_id
+
+    def build_model(self, data: TaskData) -> BuiltModel:
+        built = super().build_model(data)
+        vocabulary = built.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+        if len(self.processor) > vocabulary:
+            raise UserError(
+                f"checkpoint {self.config.model.checkpoint!r}: its tokenizer has "
+                f"{len(self.processor)} tokens and its embedding {vocabulary}; they do not belong "
+                "together"
+            )
+        return built
+
+    def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Every feature: (batch, longest), int64; ``labels``: (batch,)."""
+        batch = self.processor.pad(
+            [{k: v for k, v in sample.items() if k != "labels"} for sample in samples],
+            padding="longest",
+            pad_to_multiple_of=8 if torch.cuda.is_available() else None,  # for tensor cores
+            return_tensors="pt",
+        )
+        return {**batch, "labels": labels_of(samples)}
+
+    def sample_length(self, sample: Mapping[str, Any]) -> int:
+        """Tokens."""
+        return len(sample["input_ids"])

@@ -1,0 +1,84 @@
+"""Which samples form which batch: one global order, shared out among the processes.
+
+The order depends on the seed and the epoch only, never on the number of processes, so that the
+same configuration takes the same optimiser steps on one CPU or on eight GPUs.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+Batch = dict[str, Tensor]
+Sample = dict[str, Any]
+Collate = Callable[[list[Sample]], Batch]
+
+
+class SampleSource(Protocol):
+    """Anything with a length and an integer index: a ``datasets.Dataset``, a list, a Dataset."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process reads of one global batch.
+
+    A process for which nothing is left in the last, short batch reads one sample that does not
+    count (``counts=False``), because every process must take part in every backward pass.
+    """
+
+    indices: tuple[int, ...]
+    counts: bool = True
+
+
+def epoch_order(num_samples: int, *, seed: int, epoch: int) -> list[int]:
+    """A permutation of ``range(num_samples)`` for this seed and epoch."""
+    generator = torch.Generator().manual_seed((seed << 20) + epoch)
+    return torch.randperm(num_samples, generator=generator).tolist()
+
+
+def split_batches(
+    order: Sequence[int], batch_size: int, *, rank: int = 0, num_processes: int = 1
+) -> list[Share]:
+    """Cut ``order`` into global batches and return this process's share of each."""
+    shares = []
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        mine = tuple(batch[rank::num_processes])
+        shares.append(Share(mine) if mine else Share((batch[0],), counts=False))
+    return shares
+
+
+def load_batches(
+    data: SampleSource, shares: Sequence[Share], collate: Collate, *, num_workers: int = 0
+) -> Iterator[Batch]:
+    """Yield one collated batch for each share, in order, without touching the random state."""
+    return iter(
+        DataLoader(
+            _Indexed(data),
+            batch_sampler=[list(share.indices) for share in shares],
+            collate_fn=collate,
+            num_workers=num_workers,
+            generator=torch.Generator(),
+            pin_memory=torch.cuda.is_available(),
+        )
+    )
+
+
+class _Indexed(Dataset[Sample]):
+    """Gives the DataLoader plain single-sample reads of any source."""
+
+    def __init__(self, data: SampleSource) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.data[index]

@@ -1,0 +1,361 @@
+"""The only training loop: any model, any data, any number of processes.
+
+The loop knows no task and no strategy. It needs a model for which ``model(**batch)`` gives
+``.loss`` (a mean over the batch's loss units) and an :class:`Objective` that says what a unit is.
+Gradients are sums over units divided once by the number of units in the whole accumulation window
+of all processes, so short last batches and windows weigh exactly what they hold.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from hfbench.config import TrainingConfig
+from hfbench.results import EpochRecord
+from hfbench.training import state
+from hfbench.training.batching import (
+    Batch,
+    Collate,
+    SampleSource,
+    Share,
+    epoch_order,
+    load_batches,
+    split_batches,
+)
+from hfbench.training.optimizer import LearningRates, build_optimizer, build_schedule
+from hfbench.training.progress import progress_options
+
+
+def _train_everything(model: nn.Module) -> None:
+    model.train()
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What the loop must know of a task.
+
+    Attributes:
+        collate: samples -> batch with ``labels``.
+        loss_units: over how many units (samples, tokens) the batch's loss is a mean.
+        evaluate: validation metrics of the model; None when there is nothing to validate on.
+        metric: the validation metric that chooses the best epoch.
+        train_mode: puts the model into training mode (frozen parts stay in eval mode).
+        is_head: says of a parameter name whether it has the head's learning rate.
+    """
+
+    collate: Collate
+    loss_units: Callable[[Batch], int]
+    evaluate: Callable[[nn.Module], dict[str, Any]] | None = None
+    metric: str = "loss"
+    greater_is_better: bool = False
+    train_mode: Callable[[nn.Module], None] = _train_everything
+    is_head: Callable[[str], bool] = lambda name: False
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training gave. ``step_losses`` has one mean loss for each optimiser step."""
+
+    history: tuple[EpochRecord, ...]
+    step_losses: tuple[float, ...]
+    train_seconds: float  # without evaluation and saving
+    samples_seen: int
+    best_metric: float | None
+
+
+@dataclass
+class _Progress:
+    """The position in the training: plain values, stored with every state."""
+
+    epoch: int = 0
+    batches_done: int = 0  # within the epoch
+    step: int = 0
+    samples_seen: int = 0
+    train_seconds: float = 0.0
+    best_metric: float | None = None
+    evaluations_without_gain: int = 0
+    finished: bool = False
+    history: list[dict[str, Any]] = field(default_factory=list)
+    step_losses: list[float] = field(default_factory=list)
+    epoch_loss_sum: float = 0.0
+    epoch_units: float = 0.0
+
+
+class DivergedError(RuntimeError):
+    """The training loss is not finite any more."""
+
+
+def fit(
+    model: nn.Module,
+    data: SampleSource,
+    objective: Objective,
+    *,
+    config: TrainingConfig,
+    rates: LearningRates,
+    accelerator: Accelerator,
+    folder: Path,
+    seed: int,
+    title: str = "train",
+) -> FitResult:
+    """Train ``model`` in place and leave the best epoch's parameters in it.
+
+    Args:
+        folder: for the state (``resume=auto`` continues from it, even mid-epoch) and for the best
+            epoch's parameters.
+        seed: of the data order.
+
+    Raises:
+        DivergedError: when the loss becomes NaN or infinite.
+    """
+    loop = _Loop(model, data, objective, config, rates, accelerator, folder, seed)
+    loop.resume()
+    loop.run(title)
+    return loop.result()
+
+
+class _Loop:
+    def __init__(
+        self,
+        model: nn.Module,
+        data: SampleSource,
+        objective: Objective,
+        config: TrainingConfig,
+        rates: LearningRates,
+        accelerator: Accelerator,
+        folder: Path,
+        seed: int,
+    ) -> None:
+        self.data, self.objective, self.config = data, objective, config
+        self.accelerator, self.folder, self.seed = accelerator, folder, seed
+        model = model.to(accelerator.device)
+        optimizer = build_optimizer(
+            model, rates=rates, weight_decay=config.weight_decay, is_head=objective.is_head
+        )
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        batches = math.ceil(len(data) / config.batch_size)
+        self.steps_per_epoch = math.ceil(batches / config.gradient_accumulation_steps)
+        self.total_steps = config.epochs * self.steps_per_epoch
+        if config.max_steps is not None:
+            self.total_steps = min(self.total_steps, config.max_steps)
+        self.schedule = build_schedule(optimizer, config, self.total_steps)
+        self.trainable = [p for p in self.model.parameters() if p.requires_grad]
+        self.parts: dict[str, Any] = {"optimizer": optimizer, "schedule": self.schedule}
+        if accelerator.scaler is not None:
+            self.parts["scaler"] = accelerator.scaler
+        self.progress = _Progress()
+        self.pending: list[Tensor] = []  # (loss sum, units) of steps not yet read from the device
+
+    # -- position -----------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        stored = None
+        if self.config.resume == "auto":
+            stored = state.load_state(
+                self.folder / state.STATE, self.accelerator, self.model, self.parts
+            )
+        if stored is None:
+            state.clear(self.folder, self.accelerator)
+        else:
+            self.progress = _Progress(**stored)
+            self.accelerator.print(
+                f"resumed at epoch {self.progress.epoch}, step {self.progress.step}"
+            )
+
+    def save(self) -> None:
+        self.read_losses()
+        state.save_state(
+            self.folder / state.STATE,
+            self.accelerator,
+            self.model,
+            self.parts,
+            asdict(self.progress),
+        )
+
+    def result(self) -> FitResult:
+        return FitResult(
+            history=tuple(EpochRecord(**record) for record in self.progress.history),
+            step_losses=tuple(self.progress.step_losses),
+            train_seconds=self.progress.train_seconds,
+            samples_seen=self.progress.samples_seen,
+            best_metric=self.progress.best_metric,
+        )
+
+    # -- training -----------------------------------------------------------------------------
+
+    def run(self, title: str) -> None:
+        bar = tqdm(
+            total=self.total_steps,
+            initial=self.progress.step,
+            desc=title,
+            **progress_options(self.accelerator.is_main_process),
+        )
+        with bar:
+            while not self.progress.finished:
+                self.train_epoch(bar)
+                self.end_epoch(bar)
+        best = self.folder / state.BEST
+        self.accelerator.wait_for_everyone()
+        if best.exists():
+            state.load_tensors(self.accelerator.unwrap_model(self.model), best)
+
+    def train_epoch(self, bar: Any) -> None:
+        progress, config = self.progress, self.config
+        self.objective.train_mode(self.accelerator.unwrap_model(self.model))
+        started = time.perf_counter()
+        for window in self.windows():
+            self.optimizer_step(window)
+            progress.step += 1
+            progress.batches_done += len(window)
+            bar.update()
+            due = config.save_steps is not None and progress.step % config.save_steps == 0
+            if due or progress.step % 10 == 0:
+                self.read_losses()
+                bar.set_postfix(self.describe())
+            if due:
+                progress.train_seconds += self.elapsed(started)
+                self.save()
+                started = time.perf_counter()
+            if progress.step >= self.total_steps:
+                break
+        self.read_losses()
+        progress.train_seconds += self.elapsed(started)
+
+    def windows(self) -> Iterator[list[tuple[Share, Batch]]]:
+        """The accumulation windows that are left of this epoch."""
+        shares = split_batches(
+            epoch_order(len(self.data), seed=self.seed, epoch=self.progress.epoch),
+            self.config.batch_size,
+            rank=self.accelerator.process_index,
+            num_processes=self.accelerator.num_processes,
+        )[self.progress.batches_done :]
+        batches = load_batches(
+            self.data, shares, self.objective.collate, num_workers=self.config.num_workers
+        )
+        window: list[tuple[Share, Batch]] = []
+        for share, batch in zip(shares, batches, strict=True):
+            window.append((share, batch))
+            if len(window) == self.config.gradient_accumulation_steps:
+                yield window
+                window = []
+        if window:
+            yield window
+
+    def optimizer_step(self, window: list[tuple[Share, Batch]]) -> None:
+        accelerator = self.accelerator
+        device = accelerator.device
+        units = [self.objective.loss_units(b) if share.counts else 0 for share, b in window]
+        totals = torch.tensor(
+            [sum(units), sum(len(s.indices) for s, _ in window if s.counts)],
+            dtype=torch.float64 if device.type != "mps" else torch.float32,
+        )
+        if accelerator.num_processes > 1:
+            totals = accelerator.reduce(totals.to(device), "sum").cpu()
+        all_units, samples = totals.tolist()
+        loss_sum = torch.zeros((), device=device)
+        for index, (_, batch) in enumerate(window):
+            on_device = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
+            # Wrapped models average gradients over processes: undo it, divide by the sum once.
+            scale = units[index] * accelerator.num_processes / all_units
+            if index == len(window) - 1:
+                loss_sum += self.backward(on_device, scale) * units[index]
+            else:
+                with accelerator.no_sync(self.model):
+                    loss_sum += self.backward(on_device, scale) * units[index]
+        if self.config.max_grad_norm is not None:
+            accelerator.clip_grad_norm_(self.trainable, self.config.max_grad_norm)
+        self.optimizer.step()
+        if not accelerator.optimizer_step_was_skipped:
+            self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.pending.append(torch.stack([loss_sum, loss_sum.new_tensor(sum(units))]))
+        self.progress.samples_seen += int(samples)
+
+    def backward(self, batch: Batch, scale: float) -> Tensor:
+        with self.accelerator.autocast():
+            loss: Tensor = self.model(**batch).loss
+        self.accelerator.backward(loss * scale)
+        return loss.detach().float()
+
+    def read_losses(self) -> None:
+        """Bring the losses of the last steps from the device, summed over processes."""
+        if not self.pending:
+            return
+        rows = torch.stack(self.pending)
+        self.pending = []
+        if self.accelerator.num_processes > 1:
+            rows = self.accelerator.reduce(rows, "sum")
+        for loss_sum, units in rows.tolist():
+            loss = loss_sum / units
+            if not math.isfinite(loss):
+                raise DivergedError(
+                    f"the training loss became {loss} at step {len(self.progress.step_losses) + 1}:"
+                    " lower training.learning_rate, or use training.mixed_precision=no"
+                )
+            self.progress.step_losses.append(loss)
+            self.progress.epoch_loss_sum += loss_sum
+            self.progress.epoch_units += units
+
+    # -- between epochs -----------------------------------------------------------------------
+
+    def end_epoch(self, bar: Any) -> None:
+        progress = self.progress
+        metrics = {} if self.objective.evaluate is None else self.objective.evaluate(self.model)
+        progress.epoch += 1
+        progress.batches_done = 0
+        record = EpochRecord(
+            epoch=progress.step / self.steps_per_epoch,
+            step=progress.step,
+            train_loss=progress.epoch_loss_sum / progress.epoch_units,
+            validation=metrics,
+        )
+        progress.history.append(asdict(record))
+        progress.epoch_loss_sum = progress.epoch_units = 0.0
+        if metrics:
+            self.keep_best(float(metrics[self.objective.metric]))
+        self.log(record)
+        bar.set_postfix(self.describe())
+        patience = self.config.early_stopping_patience
+        stop_early = patience is not None and progress.evaluations_without_gain >= patience
+        progress.finished = stop_early or progress.step >= self.total_steps
+        self.save()
+
+    def keep_best(self, value: float) -> None:
+        progress = self.progress
+        sign = 1 if self.objective.greater_is_better else -1
+        if progress.best_metric is None or sign * value > sign * progress.best_metric:
+            progress.best_metric, progress.evaluations_without_gain = value, 0
+            if self.accelerator.is_main_process:
+                bare = self.accelerator.unwrap_model(self.model)
+                state.save_tensors(bare, self.folder / state.BEST)
+        else:
+            progress.evaluations_without_gain += 1
+
+    def log(self, record: EpochRecord) -> None:
+        numbers = {k: v for k, v in record.validation.items() if isinstance(v, float)}
+        values = {"train/loss": record.train_loss, "epoch": record.epoch}
+        values |= {f"validation/{key}": value for key, value in numbers.items()}
+        self.accelerator.log(values, step=record.step)
+
+    def describe(self) -> dict[str, str]:
+        """Loss and metric for the progress bar."""
+        shown = {}
+        if self.progress.step_losses:
+            recent = self.progress.step_losses[-10:]
+            shown["loss"] = f"{sum(recent) / len(recent):.4f}"
+        if self.progress.history and self.progress.history[-1]["validation"]:
+            value = self.progress.history[-1]["validation"][self.objective.metric]
+            shown[self.objective.metric] = f"{value:.4f}"
+        return shown
+
+    def elapsed(self, started: float) -> float:
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - started

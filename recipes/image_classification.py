@@ -1,0 +1,19 @@
+"""Fine-tune a ViT-like checkpoint to classify images.
+
+    accelerate launch recipes/image_classification.py \
+        --config recipes/configs/vit_base_cifar10.yaml strategy=last_2 seed=1
+
+The steps are those of every recipe (see text_classification.py): data, checkpoint, strategy, exact
+parameter report, training with validation, one test, a saved model that was loaded again.
+
+Strategies: full, head, last_2, first_2, blocks:0+3, lora:r=8,targets=all_linear, bitfit, scratch.
+Data: a hub name, or a folder with one sub-folder of images per class: data.source=photos/.
+Images are resized and normalised as the checkpoint's processor says.
+"""
+
+import sys
+
+from hfbench.cli import recipe_main
+
+if __name__ == "__main__":
+    sys.exit(recipe_main("image_classification", __doc__))

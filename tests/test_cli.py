@@ -1,0 +1,125 @@
+"""The command line: a matrix of runs, its comparison, its exit codes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hfbench.cli import main, recipe_main, split_strategies
+from hfbench.results import RunResult, load_all
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_bert: Path) -> Path:
+    rows = [{"text": f"good cat {i}", "label": "up"} for i in range(30)]
+    rows += [{"text": f"bad dog sleeps {i}", "label": "down"} for i in range(30)]
+    data = tmp_path / "texts.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    path = tmp_path / "config.yaml"
+    values = {
+        "task": "text_classification",
+        "model": {"checkpoint": str(tiny_bert)},
+        "data": {"source": str(data)},
+        "training": {"epochs": 1, "batch_size": 16, "learning_rate": 1e-3},
+    }
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_compare_runs_what_is_missing_and_prints_table_and_image(
+    config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "runs"
+    arguments = ["compare", "--config", str(config), "--output", str(output)]
+    assert main([*arguments, "--strategies", "scratch,last_1", "--seeds", "0"]) == 0
+    first = {result.run_id: result for result in load_all(output)}
+    assert {(r.strategy, r.seed) for r in first.values()} == {("scratch", 0), ("last_1", 0)}
+
+    capfd.readouterr()
+    assert main([*arguments, "--strategies", "scratch,last_1", "--seeds", "0,1"]) == 0
+    second = {result.run_id: result for result in load_all(output)}
+    assert len(second) == 4
+    assert first.items() <= second.items()  # not run again
+    printed = capfd.readouterr().out
+    assert printed.count("holds this run already") == 2
+    assert "standard deviation" in printed
+    images = list(output.glob("*.png"))
+    assert len(images) == 1
+    assert images[0].read_bytes().startswith(b"\x89PNG")
+
+    assert main(["compare", str(output), "--format", "markdown"]) == 0
+    assert "| last_1 |" in capfd.readouterr().out
+
+
+def test_a_run_that_fails_does_not_stop_the_others(
+    config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "runs"
+    arguments = ["compare", "--config", str(config), "--output", str(output)]
+    arguments += ["--strategies", "lora:learning_rate_factor=1e35,head"]
+    assert main([*arguments, "training.warmup_ratio=0"]) == 1
+    status = {result.strategy: result.status for result in load_all(output)}
+    assert sorted(status.values()) == ["failed", "succeeded"]
+    assert "the training loss became" in capfd.readouterr().out
+
+
+def test_a_mistake_ends_the_matrix_before_anything_is_trained(
+    config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "runs"
+    arguments = ["compare", "--config", str(config), "--output", str(output)]
+    assert main([*arguments, "--strategies", "full,lats_2"]) == 2
+    assert "lats_2" in capfd.readouterr().err
+    assert main([*arguments, "--seeds", "one"]) == 2
+    assert "'one' is not a list of numbers" in capfd.readouterr().err
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare"], "needs --config FILE, or folders"),
+        (["compare", "/nowhere/at-all"], "'/nowhere/at-all' does not exist"),
+        (["compare", "--config", "/nowhere.yaml"], "'/nowhere.yaml' does not exist"),
+        (["compare", "seed=1"], "needs --config FILE"),
+    ],
+)
+def test_a_wrong_command_line_is_named(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_empty_folder_of_results_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(tmp_path)]) == 2
+    assert "there is no result.json below" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(ValueError, match="does not exist"):
+        recipe_main("text_classification", None, ["--config", "/nowhere.yaml", "--debug"])
+
+
+def test_strategies_are_split_between_their_options() -> None:
+    text = "full,lora:r=4,targets=all_linear,last_2,blocks:0+3,lora:last_n=2"
+    assert split_strategies(text) == [
+        "full",
+        "lora:r=4,targets=all_linear",
+        "last_2",
+        "blocks:0+3",
+        "lora:last_n=2",
+    ]
+
+
+def test_results_are_readable_after_a_compare(config: Path, tmp_path: Path) -> None:
+    output = tmp_path / "runs"
+    arguments = ["compare", "--config", str(config), "--output", str(output)]
+    assert main([*arguments, "--strategies", "bitfit"]) == 0
+    result = RunResult.load(output / "bitfit_seed0" / "result.json")
+    assert result.status == "succeeded"
+    assert result.parameters is not None
+    assert result.parameters.trainable < result.parameters.total

@@ -1,0 +1,111 @@
+"""Configurations: precedence, types, spellings, and messages for mistakes."""
+
+from pathlib import Path
+
+import pytest
+
+from hfbench.config import RunConfig, StrategyConfig, load_config, parse_strategy
+from hfbench.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("full", StrategyConfig(name="full")),
+        ("last_2", StrategyConfig(name="last_n", n=2)),
+        ("first_12", StrategyConfig(name="first_n", n=12)),
+        ("blocks:0+3", StrategyConfig(name="blocks", blocks=(0, 3))),
+        (
+            "lora:r=4,targets=all_linear,last_n=2",
+            StrategyConfig(name="lora", r=4, targets="all_linear", last_n=2),
+        ),
+        ("full:freeze=*.bias+bert.*", StrategyConfig(name="full", freeze=("*.bias", "bert.*"))),
+        ("bitfit", StrategyConfig(name="bitfit")),
+    ],
+)
+def test_a_strategy_has_one_spelling(text: str, expected: StrategyConfig) -> None:
+    assert parse_strategy(text) == expected
+    assert expected.label == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lats_2", "'lats_2' is not one of full, head"),
+        ("last_0", "strategy.n=0 must be a number >= 1"),
+        ("last_n", "strategy.n=None must be a number >= 1"),
+        ("blocks", "needs the list of blocks"),
+        ("blocks:a+b", "'a' is not a valid int"),
+        ("lora:rank=4", "unknown key 'strategy.rank'"),
+        ("lora:r", "option 'r' is not written key=value"),
+        ("lora:r=0", "strategy.r=0 must be"),
+        ("lora:targets=qv", "'qv' is not one of attention_qv"),
+    ],
+)
+def test_a_misspelt_strategy_is_named(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_strategy(text)
+
+
+def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "task: text_classification\n"
+        "strategy: lora:r=4\n"
+        "training: {learning_rate: 3e-4, epochs: 2}\n"
+    )
+    config = load_config(path, ["training.epochs=5", "strategy.r=16", "model.checkpoint=a/b"])
+    assert config.training.learning_rate == 3e-4  # PyYAML reads 3e-4 as text
+    assert config.training.epochs == 5
+    assert config.training.batch_size == RunConfig().training.batch_size
+    assert config.strategy == StrategyConfig(name="lora", r=16)
+    assert config.model.checkpoint == "a/b"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epochs=two", "training.epochs='two' is not a valid int"),
+        ("training.epochs=1.5", "training.epochs=1.5 is not a valid int"),
+        ("training.epochs=0", "training.epochs=0 must be a number >= 1"),
+        ("training.learning_rate=nan", "'nan' is not a valid float"),
+        ("training.epoch=2", "unknown key 'training.epoch' .did you mean 'epochs'"),
+        ("training=2", "training=2 must be a section"),
+        ("training.mixed_precision=fp8", "'fp8' is not one of no, bf16, fp16"),
+        ("data.validation_fraction=1.5", "must be in .0, 1."),
+        ("model.trust_remote_code=true", "model.revision"),
+        ("seed", "override 'seed' is not written key=value"),
+        ("tracker=excel", "'excel' is not one of none, tensorboard"),
+        ("strategy.freeze=word", "strategy.freeze='word' must be a list"),
+    ],
+)
+def test_a_wrong_override_is_named(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load_config(None, [override])
+
+
+def test_a_wrong_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'nowhere.yaml' does not exist"):
+        load_config("nowhere.yaml")
+    path = tmp_path / "broken.yaml"
+    path.write_text("a: [")
+    with pytest.raises(UserError, match="is not valid YAML"):
+        load_config(path)
+    path.write_text("- a")
+    with pytest.raises(UserError, match="holds no key: value pairs"):
+        load_config(path)
+    path.write_text("task: image_classification")
+    with pytest.raises(UserError, match="for the task 'image_classification', not for 'text"):
+        load_config(path, task="text_classification")
+
+
+def test_yaml_booleans_become_the_word_no() -> None:
+    assert load_config(None, ["training.mixed_precision=no"]).training.mixed_precision == "no"
+
+
+def test_every_config_of_the_recipes_is_valid() -> None:
+    paths = sorted(Path(__file__).parents[1].glob("recipes/configs/*.yaml"))
+    assert len(paths) >= 6
+    for path in paths:
+        config = load_config(path)
+        assert config.model.checkpoint or config.task.startswith("pretrain")

@@ -1,0 +1,379 @@
+"""Sources, columns, labels and splits."""
+
+import json
+from pathlib import Path
+
+import datasets
+import httpx2
+import numpy as np
+import pytest
+import soundfile
+from datasets import ClassLabel, Dataset, Features, Value
+from huggingface_hub import errors
+from PIL import Image
+
+from hfbench.config import DataConfig
+from hfbench.data.columns import Columns, Modality, detect_columns, encode_labels, label_names
+from hfbench.data.files import load_table
+from hfbench.data.media import decode_image
+from hfbench.data.sources import bundled_data, load_bundled
+from hfbench.data.splits import describe, fingerprint, load_splits, stratified_split
+from hfbench.errors import HubUnreachableError, UserError
+from hfbench.hub_access import hub_errors
+
+
+def columns_of(columns: dict[str, list], modality: Modality = "text", **data: str) -> Columns:
+    return detect_columns(Dataset.from_dict(columns), DataConfig(**data), modality)
+
+
+def write_csv(path: Path, rows: int = 20, labels: str = "ab", header: str = "text,label") -> Path:
+    lines = [f"words {i},{labels[i % len(labels)]}" for i in range(rows)]
+    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+# ---- columns
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({"text": ["a"], "label": [0]}, Columns("text", "label")),
+        ({"Review": ["a"], "sentiment": ["+"], "id": ["x"]}, Columns("Review", "sentiment")),
+        ({"whatever": ["a"], "intent": ["x"]}, Columns("whatever", "intent")),
+        (
+            {"premise": ["a"], "hypothesis": ["b"], "label": [0]},
+            Columns("premise", "label", "hypothesis"),
+        ),
+        (
+            {"sentence1": ["a"], "sentence2": ["b"], "label": [0], "idx": [3]},
+            Columns("sentence1", "label", "sentence2"),
+        ),
+    ],
+)
+def test_text_columns_are_found_by_name(columns: dict[str, list], expected: Columns) -> None:
+    assert columns_of(columns) == expected
+
+
+def test_a_class_label_is_found_by_its_type_whatever_its_name() -> None:
+    features = Features({"text": Value("string"), "fine": ClassLabel(names=["x", "y"])})
+    dataset = Dataset.from_dict({"text": ["a"], "fine": [1]}, features=features)
+    assert detect_columns(dataset, DataConfig(), "text") == Columns("text", "fine")
+    assert label_names(dataset, "fine") == ("x", "y")
+
+
+def test_configured_columns_win_and_settle_an_ambiguity() -> None:
+    columns = {"text": ["a"], "review": ["b"], "label": [0], "category": [1]}
+    with pytest.raises(UserError, match=r"label, category.*data.label_column.*text, review"):
+        columns_of(columns)
+    with pytest.raises(UserError, match=r"text, review.*data.text_column"):
+        columns_of(columns, label_column="label")
+    found = columns_of(columns, label_column="category", text_column="review")
+    assert found == Columns("review", "category")
+
+
+def test_an_unknown_column_is_an_error_that_lists_the_columns() -> None:
+    with pytest.raises(UserError, match=r"data.text_column='txet' .*text, label"):
+        columns_of({"text": ["a"], "label": [0]}, text_column="txet")
+    with pytest.raises(UserError, match=r"none is recognised: set data.audio_column.*text, label"):
+        columns_of({"text": ["a"], "label": [0]}, "audio")
+
+
+# ---- labels
+
+
+def test_label_names_are_sorted_as_numbers_when_all_are_integers() -> None:
+    assert label_names(Dataset.from_dict({"y": ["10", "9", "0"]}), "y") == ("0", "9", "10")
+    assert label_names(Dataset.from_dict({"y": ["10", "9", "b"]}), "y") == ("10", "9", "b")
+    assert label_names(Dataset.from_dict({"y": [10, 9]}), "y") == ("9", "10")
+
+
+def test_labels_become_positions_in_the_names() -> None:
+    dataset = Dataset.from_dict({"y": ["no", "yes", "no"]})
+    assert encode_labels(dataset, "y", ("no", "yes"), "train") == [0, 1, 0]
+
+
+@pytest.mark.parametrize("value", [-1, None])
+def test_a_withheld_label_is_an_error(value: int | None) -> None:
+    dataset = Dataset.from_dict({"y": [0, value]})
+    with pytest.raises(UserError, match=r"'test' has no label in row 1.*data.test_split"):
+        encode_labels(dataset, "y", ("0", "1"), "test")
+
+
+def test_fractions_and_lists_are_no_labels() -> None:
+    with pytest.raises(UserError, match="regression"):
+        encode_labels(Dataset.from_dict({"y": [0.5]}), "y", ("0",), "train")
+    with pytest.raises(UserError, match="one label a row"):
+        encode_labels(Dataset.from_dict({"y": [[1, 2]]}), "y", ("0",), "train")
+
+
+# ---- splits
+
+
+def test_a_stratified_split_takes_the_fraction_of_every_label_but_never_all() -> None:
+    labels = [0] * 50 + [1] * 30 + [2]
+    kept, taken = stratified_split(labels, 0.1, seed=0)
+    assert sorted(kept + taken) == list(range(81))
+    assert [sum(labels[i] == label for i in taken) for label in (0, 1, 2)] == [5, 3, 0]
+    assert stratified_split(labels, 0.1, seed=0) == (kept, taken)
+    kept, taken = stratified_split([0, 0, 1], 0.9, seed=0)
+    assert (len(taken), kept[-1]) == (1, 2)
+
+
+def test_missing_splits_are_taken_from_train_the_same_every_time(tmp_path: Path) -> None:
+    data = DataConfig(source=str(write_csv(tmp_path / "all.csv", rows=100)), test_fraction=0.2)
+    first, second = load_splits(data, "text"), load_splits(data, "text")
+    assert [len(s) for s in (first.train, first.validation, first.test)] == [70, 10, 20]
+    assert sum(first.test["labels"]) == 10  # half of each label
+    texts = [*first.train["text"], *first.validation["text"], *first.test["text"]]
+    assert len(set(texts)) == 100
+    assert list(second.test["text"]) == list(first.test["text"])
+    assert second.summary == first.summary
+    assert "no test split: 20 samples were taken" in describe(first.summary)
+
+
+def test_a_folder_of_tables_is_split_by_file_name(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", rows=20)
+    write_csv(tmp_path / "dev.csv", rows=4)
+    rows = [{"text": "w", "label": "a"}, {"text": "v", "label": "b"}]
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    splits = load_splits(DataConfig(source=str(tmp_path)), "text")
+    assert [len(s) for s in (splits.train, splits.validation, splits.test)] == [20, 4, 2]
+    assert splits.summary["notes"] == []
+
+
+def test_a_split_used_as_test_is_not_used_for_validation_too(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", rows=40)
+    write_csv(tmp_path / "validation.csv", rows=4)
+    splits = load_splits(DataConfig(source=str(tmp_path), test_split="validation"), "text")
+    assert [len(s) for s in (splits.train, splits.validation, splits.test)] == [36, 4, 4]
+    assert set(splits.validation["text"]).isdisjoint(splits.train["text"])
+    twice = DataConfig(source=str(tmp_path), test_split="validation", validation_split="validation")
+    with pytest.raises(UserError, match="used twice"):
+        load_splits(twice, "text")
+
+
+def test_other_column_names_in_another_split_are_mapped_and_noted(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", header="sentence,label")
+    write_csv(tmp_path / "test.csv", header="content,label")
+    splits = load_splits(DataConfig(source=str(tmp_path)), "text")
+    assert splits.test.column_names == ["text", "labels"]
+    assert (
+        splits.summary["notes"][0] == "in split 'test' the column 'content' is read as 'sentence'"
+    )
+    write_csv(tmp_path / "test.csv", header="a,b")
+    with pytest.raises(UserError, match=r"split 'test' lacks the columns label, sentence"):
+        load_splits(DataConfig(source=str(tmp_path)), "text")
+
+
+def test_a_label_that_train_lacks_is_named(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", labels="ab")
+    write_csv(tmp_path / "test.csv", labels="abc")
+    with pytest.raises(UserError, match=r"'test' has the label 'c'.*train has: a, b"):
+        load_splits(DataConfig(source=str(tmp_path)), "text")
+
+
+def test_empty_splits_and_single_labels_are_errors(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv")
+    write_csv(tmp_path / "test.csv", rows=0)
+    with pytest.raises(UserError, match=r"split 'test' of .* is empty"):
+        load_splits(DataConfig(source=str(tmp_path)), "text")
+    single = write_csv(tmp_path / "single.csv", labels="a")
+    with pytest.raises(UserError, match="single label"):
+        load_splits(DataConfig(source=str(single)), "text")
+    few = write_csv(tmp_path / "few.csv", rows=4)
+    with pytest.raises(UserError, match=r"too few .* raise data.test_fraction"):
+        load_splits(DataConfig(source=str(few)), "text")
+
+
+def test_an_unknown_split_is_an_error_that_lists_them(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv")
+    with pytest.raises(UserError, match=r"data.test_split='tset'.*splits are: train"):
+        load_splits(DataConfig(source=str(tmp_path), test_split="tset"), "text")
+
+
+def test_limits_keep_a_random_subset_and_all_label_names(tmp_path: Path) -> None:
+    source = str(write_csv(tmp_path / "all.csv", rows=100))
+    data = DataConfig(source=source, max_train_samples=7, max_eval_samples=5)
+    splits = load_splits(data, "text")
+    assert [len(s) for s in (splits.train, splits.validation, splits.test)] == [7, 5, 5]
+    assert splits.label_names == ("a", "b")
+    assert {"a", "b"} == {splits.label_names[label] for label in splits.train["labels"]}
+
+
+def test_the_fingerprint_follows_the_contents() -> None:
+    def of(text: str) -> str:
+        one = Dataset.from_dict({"text": [text], "labels": [0]})
+        return fingerprint({"train": one, "validation": one, "test": one})
+
+    assert of("a") == of("a") != of("b")
+
+
+# ---- local files
+
+
+def test_csv_fields_may_be_quoted_and_tsv_quotes_are_characters(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text,label\n"one, two ""x""\nthree",0\nfour,1\n')
+    (tmp_path / "a.tsv").write_text('label\ttext\n0\t" one\n1\ttwo\n')
+    assert load_table(tmp_path / "a.csv")["text"][0] == 'one, two "x"\nthree'
+    assert load_table(tmp_path / "a.tsv")["text"][0] == '" one'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("a.csv", "text,label\nx\n", r"line 2: 1 fields, but the first line names 2"),
+        ("a.csv", "", "first line"),
+        ("a.csv", 'text,label\n"x,0\n', "not a valid csv"),
+        ("a.json", "{", "not a valid json"),
+        ("a.json", "[1, 2]", "list of objects"),
+        ("a.jsonl", '{"a": 1}\n{', "line 2"),
+        ("a.parquet", "no", "not a valid parquet"),
+        ("a.xlsx", "no", r"'.xlsx' are not read; choose: .csv"),
+    ],
+)
+def test_an_unreadable_table_is_an_error(
+    tmp_path: Path, name: str, content: str, problem: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=problem):
+        load_splits(DataConfig(source=str(tmp_path / name)), "text")
+
+
+def test_json_and_parquet_hold_the_same_rows(tmp_path: Path) -> None:
+    rows = [{"text": f"w {i}", "label": i % 2} for i in range(40)]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    Dataset.from_list(rows).to_parquet(tmp_path / "a.parquet")
+    found = [
+        load_splits(DataConfig(source=str(tmp_path / name)), "text").summary["fingerprint"]
+        for name in ("a.json", "a.parquet")
+    ]
+    assert found[0] == found[1]
+
+
+def test_class_folders_of_images_with_and_without_splits(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for label in ("cat", "dog"):
+            folder = tmp_path / split / label
+            folder.mkdir(parents=True)
+            for i in range(10):
+                Image.new("RGB", (4, 4), (i, 0, 0)).save(folder / f"{i}.png")
+    splits = load_splits(DataConfig(source=str(tmp_path)), "image")
+    assert [len(s) for s in (splits.train, splits.validation, splits.test)] == [18, 2, 20]
+    assert splits.label_names == ("cat", "dog")
+    single = load_splits(DataConfig(source=str(tmp_path / "train")), "image")
+    assert len(single.train) == 16
+    with pytest.raises(UserError, match=r"none is recognised: set data.audio_column"):
+        load_splits(DataConfig(source=str(tmp_path)), "audio")
+
+
+def test_class_folders_of_sounds_and_tables_with_relative_paths(tmp_path: Path) -> None:
+    lines = ["audio,label"]
+    for label in ("yes", "no"):
+        (tmp_path / "sounds" / label).mkdir(parents=True)
+        for i in range(10):
+            path = tmp_path / "sounds" / label / f"{i}.wav"
+            soundfile.write(path, np.zeros(8, dtype=np.float32), 8000)
+            lines.append(f"sounds/{label}/{i}.wav,{label}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    folder = load_splits(DataConfig(source=str(tmp_path / "sounds")), "audio")
+    table = load_splits(DataConfig(source=str(tmp_path / "list.csv")), "audio")
+    assert folder.label_names == table.label_names == ("no", "yes")
+    assert Path(table.train[0]["audio"]).is_file()
+
+
+def test_a_folder_of_neither_shape_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no images or sounds in class folders"):
+        load_splits(DataConfig(source=str(tmp_path)), "image")
+
+
+def test_a_broken_image_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG no")
+    with pytest.raises(UserError, match=r"train row 2.* not a readable image"):
+        decode_image(str(tmp_path / "a.png"), "RGB", "train row 2")
+    with pytest.raises(UserError, match="not a readable image"):
+        decode_image(str(tmp_path / "missing.png"), "RGB", "train row 2")
+
+
+def test_typed_columns_of_hub_files_stay_encoded_and_keep_their_label_order(tmp_path: Path) -> None:
+    clip, image = tmp_path / "clip.wav", tmp_path / "image.png"
+    soundfile.write(clip, np.zeros(800, dtype=np.float32), 8000)
+    Image.new("L", (4, 4)).save(image)
+    for modality, path, kind in (
+        ("image", image, datasets.Image(decode=False)),
+        ("audio", clip, datasets.Audio(decode=False)),
+    ):
+        rows = {
+            "blob": [{"bytes": path.read_bytes(), "path": path.name}] * 40,
+            "kind": [0, 1] * 20,
+        }
+        features = Features({"blob": kind, "kind": ClassLabel(names=["z", "a"])})
+        typed = Dataset.from_dict(rows).cast(features)
+        typed.to_parquet(tmp_path / f"{modality}.parquet")
+        data = DataConfig(source=str(tmp_path / f"{modality}.parquet"))
+        splits = load_splits(data, modality)  # type: ignore[arg-type]
+        assert splits.label_names == ("z", "a")
+        assert splits.summary["columns"] == {modality: "blob", "label": "kind"}
+        assert splits.train[0][modality]["bytes"] == path.read_bytes()
+
+
+# ---- bundled
+
+
+def test_the_digits_are_split_stratified_into_800_300_697() -> None:
+    splits = load_splits(DataConfig(source="bundled/digits"), "image")
+    assert [len(s) for s in (splits.train, splits.validation, splits.test)] == [800, 300, 697]
+    assert splits.label_names == tuple("0123456789")
+    images = [splits.train[i]["image"] for i in range(800)]
+    assert decode_image(images[0], "L", "x").size == (8, 8)
+    levels = {v for image in images for v in np.asarray(decode_image(image, "L", "x")).flat}
+    assert (min(levels), max(levels), len(levels)) == (0, 255, 17)
+    for split in (splits.train, splits.validation, splits.test):
+        counts = np.bincount(split["labels"])
+        assert counts.min() > 0.9 * len(split) / 10
+
+
+@pytest.mark.parametrize("name", [n for n in bundled_data() if n != "digits"])
+def test_bundled_data_load_and_have_every_label_in_every_split(name: str) -> None:
+    splits = load_bundled(name)
+    assert set(splits) == {"train", "validation", "test"}
+    labels = {split: set(dataset["label"][:]) for split, dataset in splits.items()}
+    assert labels["train"] == labels["validation"] == labels["test"]
+    assert len(labels["train"]) > 1
+
+
+# ---- what is not there
+
+
+@pytest.mark.parametrize(
+    "source", ["", "bundled/nothing", "./missing.csv", "missing.json", "/no/such/folder"]
+)
+def test_an_unknown_source_is_an_error_that_lists_the_choices(source: str) -> None:
+    with pytest.raises(UserError, match="bundled/digits"):
+        load_splits(DataConfig(source=source), "text")
+
+
+def test_an_unreachable_hub_is_its_own_error_with_the_ways_out() -> None:
+    with pytest.raises(HubUnreachableError, match=r"'owner/name'.*bundled/.*HF_ENDPOINT"):
+        load_splits(DataConfig(source="owner/name"), "text")
+
+
+def test_hub_answers_become_user_errors() -> None:
+    def refusal(kind: type[errors.HfHubHTTPError], status: int) -> errors.HfHubHTTPError:
+        request = httpx2.Request("GET", "https://hub/x")
+        return kind("no", response=httpx2.Response(status, request=request))
+
+    cases = [
+        (refusal(errors.GatedRepoError, 403), r"gated.*hf auth login.*HF_TOKEN"),
+        (refusal(errors.RepositoryNotFoundError, 404), "check the spelling"),
+        (refusal(errors.RevisionNotFoundError, 404), "model.revision"),
+        (refusal(errors.HfHubHTTPError, 401), "HF_TOKEN"),
+        (errors.HFValidationError("bad"), "neither an existing local path"),
+    ]
+    for cause, message in cases:
+        with pytest.raises(UserError, match=message), hub_errors("checkpoint", "a/b"):
+            raise OSError("wrapped by the library") from cause
+    with pytest.raises(HubUnreachableError), hub_errors("checkpoint", "a/b"):
+        raise refusal(errors.HfHubHTTPError, 503)
+    with pytest.raises(OSError, match="disk full"), hub_errors("checkpoint", "a/b"):
+        raise OSError("disk full")

@@ -1,0 +1,89 @@
+"""Two real processes started by accelerate launch take the same steps as one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def config(tmp_path: Path, tiny_bert: Path) -> Path:
+    """33 training samples in batches of 8: the last batch leaves one process without a sample."""
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    for path in tiny_bert.iterdir():
+        (checkpoint / path.name).write_bytes(path.read_bytes())
+    values = json.loads((checkpoint / "config.json").read_text())
+    values.update(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    (checkpoint / "config.json").write_text(json.dumps(values))
+    rows = [("good cat", "up"), ("bad dog sleeps", "down"), ("the red fish sings .", "side")] * 17
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, (start, end) in {"train": (0, 33), "validation": (33, 42), "test": (42, 49)}.items():
+        lines = [json.dumps({"text": f"{t} {i}", "label": y}) for i, (t, y) in enumerate(rows)]
+        (data / f"{name}.jsonl").write_text("\n".join(lines[start:end]))
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "task": "text_classification",
+                "model": {"checkpoint": str(checkpoint)},
+                "data": {
+                    "source": str(data),
+                    "validation_split": "validation",
+                    "test_split": "test",
+                },
+                "training": {
+                    "epochs": 3,
+                    "batch_size": 8,
+                    "eval_batch_size": 2,
+                    "gradient_accumulation_steps": 2,
+                    "learning_rate": 1e-3,
+                },
+            }
+        )
+    )
+    return path
+
+
+def launch(config: Path, processes: int, folder: Path) -> dict[str, Any]:
+    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
+    launcher += ["--config_file", str(ROOT / "accelerate_configs/multi_cpu.yaml")]
+    launcher += ["--num_processes", str(processes), "--main_process_port", "0"]
+    recipe = [str(ROOT / "recipes/text_classification.py"), "--config", str(config)]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    finished = subprocess.run(
+        [*launcher, *recipe, f"output_dir={folder}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return result
+
+
+def test_two_processes_give_the_numbers_of_one(config: Path, tmp_path: Path) -> None:
+    one = launch(config, 1, tmp_path / "one")
+    two = launch(config, 2, tmp_path / "two")
+    assert (one["num_processes"], two["num_processes"]) == (1, 2)
+    assert one["steps"] == two["steps"] == 9  # 5 batches, windows of 2, 2 and 1, three epochs
+
+    for a, b in zip(one["history"], two["history"], strict=True):
+        assert b["train_loss"] == pytest.approx(a["train_loss"], abs=1e-5)
+        assert b["validation"]["loss"] == pytest.approx(a["validation"]["loss"], abs=1e-5)
+    assert two["test_metrics"]["loss"] == pytest.approx(one["test_metrics"]["loss"], abs=1e-5)
+
+    for result in (one, two):  # every sample once: 7 in test, 9 in validation
+        assert sum(map(sum, result["test_metrics"]["confusion_matrix"])) == 7
+        for record in result["history"]:
+            assert sum(map(sum, record["validation"]["confusion_matrix"])) == 9
+    assert two["test_metrics"]["confusion_matrix"] == one["test_metrics"]["confusion_matrix"]

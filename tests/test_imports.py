@@ -1,0 +1,120 @@
+"""Imports go one way through the layers, and reading results needs no heavy library."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "hfbench"
+
+# A module may import its own layer and those below it.
+LAYERS = {
+    "recipes": 3,
+    "hfbench.cli": 3,
+    "hfbench.__main__": 3,
+    "hfbench.run": 3,
+    "hfbench.matrix": 3,
+    "hfbench.tasks": 2,
+    "hfbench.strategies": 2,
+    "hfbench.parameters": 2,
+    "hfbench.cost": 2,
+    "hfbench.training": 2,
+    "hfbench.saving": 2,
+    "hfbench.record": 2,
+    "hfbench.report": 2,
+    "hfbench.hub": 2,
+    "hfbench.models": 1,
+    "hfbench.data": 1,
+    "hfbench.hub_access": 1,
+    "hfbench.metrics": 1,
+    "hfbench.compare": 1,
+    "hfbench.provenance": 1,
+    "hfbench.results": 0,
+    "hfbench.config": 0,
+    "hfbench.errors": 0,
+    "hfbench": 0,
+}
+LIGHT_MODULES = (
+    "hfbench.results",
+    "hfbench.compare",
+    "hfbench.report.tables",
+    "hfbench.report.plots",
+    "hfbench.config",
+    "hfbench.errors",
+    "hfbench.provenance",
+    "hfbench.record",
+    "hfbench.matrix",
+    "hfbench.cli",
+)
+HEAVY = ("torch", "numpy", "transformers", "datasets", "matplotlib", "peft", "accelerate")
+
+
+def test_imports_go_down_the_layers() -> None:
+    files = sorted(PACKAGE.rglob("*.py"))
+    assert len(files) > 5
+    violations = [
+        f"{importer} imports {imported}"
+        for path in files
+        for importer in [_module_name(path)]
+        for imported in _own_imports(path)
+        if _layer(imported) > _layer(importer)
+    ]
+    assert violations == []
+
+
+def test_training_knows_no_task_and_no_strategy() -> None:
+    files = sorted((PACKAGE / "training").rglob("*.py"))
+    assert files
+    forbidden = ("hfbench.strategies", "hfbench.report", "hfbench.hub", "hfbench.data")
+    assert [
+        f"{path.name} imports {imported}"
+        for path in files
+        for imported in _own_imports(path)
+        if imported.startswith(forbidden)
+    ] == []
+
+
+@pytest.mark.parametrize("module", LIGHT_MODULES)
+def test_light_module_loads_no_heavy_library(module: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} does not exist")
+    code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def _module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _own_imports(path: Path) -> Iterator[str]:
+    """Every hfbench module or name imported anywhere in the file, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if _is_own(alias.name))
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            if node.module and _is_own(node.module):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _is_own(module: str) -> bool:
+    return module.split(".")[0] in ("hfbench", "recipes")
+
+
+def _layer(module: str) -> int:
+    package, *names = module.split(".")
+    name = ".".join([package, *names[:1]])
+    if name not in LAYERS and package == "hfbench":
+        assert not _exists(name), f"{name} has no layer in this test: add it"
+    return LAYERS.get(name, LAYERS[package])
+
+
+def _exists(module: str) -> bool:
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()

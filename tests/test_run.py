@@ -1,0 +1,267 @@
+"""Whole runs: record, saved model, resume after SIGKILL, errors and exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from hfbench.cli import recipe_main
+from hfbench.config import load_config
+from hfbench.record import run_id
+from hfbench.results import RunResult
+from hfbench.run import is_out_of_memory, run
+from hfbench.tasks import make_task
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("texts")
+    rows = [{"text": f"good cat {i}", "label": "up"} for i in range(30)]
+    rows += [{"text": f"bad dog sleeps {i}", "label": "down"} for i in range(30)]
+    path = folder / "texts.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for label, level in (("dark", 40), ("light", 200)):
+        (folder / label).mkdir()
+        for index in range(20):
+            pixels = rng.integers(level, level + 50, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sounds")
+    rng = np.random.default_rng(0)
+    seconds = np.arange(1600) / 16000
+    for label, hertz in (("high", 2000), ("low", 200)):
+        (folder / label).mkdir()
+        for index in range(20):
+            wave = 0.3 * np.sin(2 * np.pi * hertz * seconds) + 0.01 * rng.normal(size=1600)
+            soundfile.write(folder / label / f"{index}.wav", wave, 16000)
+    return folder
+
+
+def overrides(checkpoint: Path, data: Path, folder: Path, *more: str) -> list[str]:
+    return [
+        f"model.checkpoint={checkpoint}",
+        f"data.source={data}",
+        "data.max_seconds=0.1",
+        "training.epochs=2",
+        "training.batch_size=8",
+        "training.learning_rate=1e-3",
+        f"output_dir={folder}",
+        *more,
+    ]
+
+
+# Loads a saved model in a process of its own and writes the logits of the given batch.
+FRESH = """
+import sys, torch
+from safetensors.torch import load_file, save_file
+from hfbench.saving import load_model
+from pathlib import Path
+folder, batch, target = map(Path, sys.argv[1:])
+with torch.inference_mode():
+    save_file({"logits": load_model(folder)(**load_file(batch)).logits}, target)
+"""
+
+
+@pytest.mark.parametrize("strategy", ["full", "last_1", "lora"])
+@pytest.mark.parametrize("kind", ["text", "image", "audio"])
+def test_the_saved_model_gives_the_same_logits_in_a_fresh_process(
+    kind: str, strategy: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    checkpoint = {"text": "tiny_bert", "image": "tiny_vit", "audio": "tiny_wav2vec2"}[kind]
+    arguments = overrides(
+        request.getfixturevalue(checkpoint),
+        request.getfixturevalue(f"{kind}s" if kind != "audio" else "sounds"),
+        tmp_path / "run",
+        f"strategy={strategy}",
+    )
+    config = load_config(None, arguments, task=f"{kind}_classification")
+    kept: dict[str, torch.Tensor] = {}
+
+    # The logits of the trained model, before it is saved, through the hook of the check.
+    import hfbench.run as module
+
+    original = module.check_saved
+
+    def check(model: torch.nn.Module, folder: Path, batch: dict[str, torch.Tensor]) -> None:
+        original(model, folder, batch)
+        with torch.inference_mode():
+            kept["logits"] = model(**batch).logits
+        save_file(batch, tmp_path / "batch.safetensors")
+
+    module.check_saved = check
+    try:
+        result = run(config)
+    finally:
+        module.check_saved = original
+    assert result.status == "succeeded"
+    assert result.saved_bytes
+
+    target = tmp_path / "logits.safetensors"
+    script = [sys.executable, "-c", FRESH, str(tmp_path / "run/model")]
+    subprocess.run([*script, str(tmp_path / "batch.safetensors"), str(target)], check=True)
+    assert torch.equal(load_file(target)["logits"], kept["logits"])
+    names = {path.name for path in (tmp_path / "run/model").iterdir()}
+    assert ("adapter_model.safetensors" in names) == (strategy == "lora")
+    assert not {name for name in names if name.endswith((".bin", ".pt", ".pkl"))}
+
+
+def test_a_result_records_the_run_and_a_second_call_only_reads_it(
+    tiny_bert: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = overrides(tiny_bert, texts, tmp_path / "run", "strategy=head")
+    config = load_config(None, arguments, task="text_classification")
+    result = run(config)
+    printed = capsys.readouterr().out
+    assert "trainable" in printed
+    assert "66" in printed  # the head: 32 × 2 + 2
+    assert result == RunResult.load(tmp_path / "run/result.json")
+    assert result.parameters is not None
+    assert result.parameters.trainable >= 66
+    assert len(result.history) == 2
+    assert (result.data["train"], result.data["validation"], result.data["test"]) == (48, 6, 6)
+    assert result.steps == 2 * 6  # two epochs of 48 / 8 batches
+    assert result.train_seconds is not None
+    assert result.total_seconds is not None
+    assert 0 < result.train_seconds < result.total_seconds
+    assert result.peak_memory_bytes is not None
+    assert result.peak_memory_bytes > 2**20
+    assert 0 <= result.test_metrics["accuracy"] <= 1
+    assert not (tmp_path / "run/state").exists()
+
+    run(config)
+    assert "holds this run already" in capsys.readouterr().out
+    other = [*arguments, "training.epochs=3"]
+    assert recipe_main("text_classification", None, other) == 2
+    assert "holds another run" in capsys.readouterr().err
+
+
+def test_a_killed_run_continues_to_the_same_numbers(
+    tiny_bert: Path, texts: Path, tmp_path: Path
+) -> None:
+    """SIGKILL in the middle; the repeated command gives the numbers of an undisturbed run."""
+    more = ["strategy=full", "training.epochs=40", "training.save_steps=5"]
+    recipe = [sys.executable, str(ROOT / "recipes/text_classification.py")]
+
+    def start(folder: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(recipe + overrides(tiny_bert, texts, folder, *more))
+
+    assert start(tmp_path / "through").wait(timeout=300) == 0
+    process = start(tmp_path / "killed")
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed/state").glob("step-*")):
+        assert time.monotonic() < deadline, "no state was written"
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert RunResult.load(tmp_path / "killed/result.json").status == "failed"
+    assert not (tmp_path / "killed/model").exists()
+
+    assert start(tmp_path / "killed").wait(timeout=300) == 0
+    through = RunResult.load(tmp_path / "through/result.json")
+    killed = RunResult.load(tmp_path / "killed/result.json")
+    assert killed.status == "succeeded"
+    assert killed.history == through.history
+    assert killed.test_metrics == through.test_metrics
+    left, right = (tmp_path / f"{n}/model/model.safetensors" for n in ("killed", "through"))
+    assert left.read_bytes() == right.read_bytes()
+
+
+def test_a_run_that_diverges_leaves_a_result_with_its_reason(
+    tiny_bert: Path, texts: Path, tmp_path: Path
+) -> None:
+    arguments = overrides(tiny_bert, texts, tmp_path / "run", "training.learning_rate=1e30")
+    config = load_config(None, [*arguments, "training.warmup_ratio=0"], task="text_classification")
+    with pytest.raises(RuntimeError, match="training loss became"):
+        run(config)
+    result = RunResult.load(tmp_path / "run/result.json")
+    assert result.status == "failed"
+    assert result.reason is not None
+    assert "lower training.learning_rate" in result.reason
+    assert not (tmp_path / "run/model").exists()
+
+
+def test_memory_that_does_not_suffice_is_recognised() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+    assert is_out_of_memory(torch.OutOfMemoryError())
+    assert not is_out_of_memory(RuntimeError("shape mismatch"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.checkpoint=bundled/bert-huge", "bert-huge"),
+        ("model.checkpoint=/nowhere/at-all", "/nowhere/at-all"),
+        ("data.source=/nowhere/data.csv", "/nowhere/data.csv"),
+        ("data.text_column=sentence", "sentence"),
+        ("data.test_split=private", "private"),
+        ("strategy=last_9", "3 blocks"),
+        ("strategy.freeze=[nothing.*]", "matches no parameter"),
+    ],
+)
+def test_a_mistake_of_the_user_is_one_message_and_exit_code_2(
+    override: str,
+    message: str,
+    tiny_bert: Path,
+    texts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = overrides(tiny_bert, texts, tmp_path / "run", override)
+    assert recipe_main("text_classification", None, arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run/result.json").exists()
+
+
+def test_a_hub_that_cannot_be_reached_is_exit_code_3(texts: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "recipes/text_classification.py")]
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    environment.pop("HF_HUB_OFFLINE", None)
+    arguments = overrides(Path("google-bert/bert-base-uncased"), texts, tmp_path / "run")
+    finished = subprocess.run(
+        command + arguments, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert finished.returncode == 3, finished.stderr
+    assert "google-bert/bert-base-uncased" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_runs_are_the_same_exactly_when_their_numbers_must_be() -> None:
+    config = load_config(None, ["output_dir=a", "training.epochs=2"])
+    assert run_id(config) == run_id(load_config(None, ["output_dir=b", "training.epochs=2"]))
+    assert run_id(config) != run_id(load_config(None, ["output_dir=a", "training.epochs=3"]))
+
+
+def test_every_task_name_makes_a_task() -> None:
+    for name in ("text_classification", "image_classification", "audio_classification"):
+        task: Any = make_task(load_config(None, [], task=name))
+        assert task.name == name

@@ -1,0 +1,475 @@
+"""What trains, what stays frozen, and that frozen means a constant of the sample."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import peft
+import pytest
+import tiny_models
+import torch
+import transformers
+from torch import nn
+
+from hfbench.config import StrategyConfig, parse_strategy
+from hfbench.errors import UserError
+from hfbench.models.structure import (
+    Structure,
+    canonical_name,
+    find_structure,
+    is_duplicate,
+)
+from hfbench.strategies import apply_strategy, learning_rate_factor, set_training_mode
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "bert": tiny_models.bert,
+    "vit": tiny_models.vit,
+    "wav2vec2": tiny_models.wav2vec2,
+    "gpt2": tiny_models.gpt2,
+}
+BACKBONE_BLOCKS = {
+    "bert": "bert.encoder.layer",
+    "vit": "vit.layers",
+    "wav2vec2": "wav2vec2.encoder.layers",
+    "gpt2": "transformer.h",
+}
+
+
+def prepare(
+    model: nn.Module, strategy: str, new_parameters: tuple[str, ...] = ()
+) -> tuple[nn.Module, Structure]:
+    structure = find_structure(model)
+    trained = apply_strategy(model, structure, parse_strategy(strategy), new_parameters)
+    set_training_mode(trained, structure)
+    return trained, structure
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    return model.get_base_model() if isinstance(model, peft.PeftModel) else model
+
+
+def trainable_names(model: nn.Module) -> set[str]:
+    return {canonical_name(name) for name, p in model.named_parameters() if p.requires_grad}
+
+
+def module_named(model: nn.Module, name: str) -> nn.Module:
+    return next(m for n, m in model.named_modules() if canonical_name(n) == name)
+
+
+@contextmanager
+def recorded_inputs(module: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """The first input of every call of a module."""
+    inputs: list[torch.Tensor] = []
+
+    def record(_: nn.Module, args: tuple[torch.Tensor, ...], kwargs: dict[str, object]) -> None:
+        inputs.append(args[0] if args else kwargs["hidden_states"])  # type: ignore[arg-type]
+
+    handle = module.register_forward_pre_hook(record, with_kwargs=True)
+    try:
+        yield inputs
+    finally:
+        handle.remove()
+
+
+def two_passes(model: nn.Module, watched: nn.Module) -> tuple[list[torch.Tensor], ...]:
+    """(inputs of ``watched``, logits) of two passes over one batch with different random states."""
+    batch = tiny_models.batch_for(unwrapped(model))
+    with recorded_inputs(watched) as inputs:
+        logits = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            logits.append(model(**batch).logits)
+    return inputs, logits
+
+
+# Which parameters train
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_position_strategies_train_their_blocks_and_the_head(name: str) -> None:
+    blocks = BACKBONE_BLOCKS[name]
+    for strategy, trained in {
+        "head": [],
+        "last_1": [2],
+        "last_3": [0, 1, 2],
+        "first_2": [0, 1],
+        "blocks:0+2": [0, 2],
+    }.items():
+        model = MODELS[name]()
+        structure = find_structure(model)
+        assert apply_strategy(model, structure, parse_strategy(strategy)) is model
+        starts = tuple(f"{blocks}.{index}." for index in trained) + structure.head
+        expected = {n for n, _ in model.named_parameters() if n.startswith(starts)}
+        assert trainable_names(model) == expected
+
+
+@pytest.mark.parametrize("strategy", ["full", "scratch"])
+def test_full_and_scratch_train_everything(strategy: str) -> None:
+    model, _ = prepare(tiny_models.bert(), strategy)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_bitfit_trains_every_bias_and_the_head() -> None:
+    model, _ = prepare(tiny_models.gpt2(), "bitfit")
+    expected = {n for n, _ in model.named_parameters() if n.endswith("bias")} | {"score.weight"}
+    assert trainable_names(model) == expected
+
+
+def test_a_strategy_can_replace_another() -> None:
+    model, structure = prepare(tiny_models.bert(), "head")
+    apply_strategy(model, structure, parse_strategy("full"))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_freeze_patterns_apply_after_the_strategy() -> None:
+    model, _ = prepare(tiny_models.bert(), "full:freeze=bert.embeddings.*+*.layer.0.*")
+    assert trainable_names(model) == {
+        name
+        for name, _ in model.named_parameters()
+        if not name.startswith(("bert.embeddings.", "bert.encoder.layer.0."))
+    }
+
+
+def test_freeze_patterns_know_adapters_and_trained_heads() -> None:
+    model, _ = prepare(tiny_models.wav2vec2(), "lora:last_n=1,freeze=*.q_proj.lora_A.*+projector.*")
+    block = "wav2vec2.encoder.layers.2.attention"
+    assert trainable_names(model) == {
+        f"{block}.q_proj.lora_B.weight",
+        f"{block}.v_proj.lora_A.weight",
+        f"{block}.v_proj.lora_B.weight",
+        "classifier.weight",
+        "classifier.bias",
+    }
+
+
+@pytest.mark.parametrize(
+    ("build", "new"),
+    [
+        (tiny_models.bert, ("bert.pooler.dense.weight", "bert.pooler.dense.bias")),
+        (tiny_models.deberta, ("pooler.dense.weight", "classifier.bias")),
+        (tiny_models.wav2vec2, ("projector.weight", "classifier.weight")),
+        (tiny_models.vit, ("vit.embeddings.position_embeddings",)),
+        (tiny_models.bert, ("bert.encoder.layer.1.attention.self.query.weight",)),
+    ],
+)
+@pytest.mark.parametrize("strategy", ["head", "last_1", "lora", "bitfit"])
+def test_new_parameters_always_train(
+    build: Callable[[], nn.Module], new: tuple[str, ...], strategy: str
+) -> None:
+    old, _ = prepare(build(), strategy)
+    model, structure = prepare(build(), strategy, new)
+    if strategy == "lora" and "bert.encoder" in new[0]:
+        query = new[0].removesuffix(".weight")
+        adapters = {f"{query}.lora_A.weight", f"{query}.lora_B.weight"}
+        assert trainable_names(model) == trainable_names(old) - adapters | set(new)
+    else:
+        assert trainable_names(model) == trainable_names(old) | set(new)
+    model(**tiny_models.batch_for(unwrapped(model))).loss.backward()
+    for name, parameter in model.named_parameters():
+        if canonical_name(name) in new and not is_duplicate(name):
+            assert parameter.grad is not None
+            assert parameter.grad.any()
+    assert structure.depth == 3
+
+
+# LoRA
+
+
+def test_lora_adapts_exactly_the_targets() -> None:
+    model, _ = prepare(tiny_models.bert(), "lora:r=2,targets=all_linear,last_n=2")
+    adapted = {n.split(".lora_A")[0] for n in trainable_names(model) if ".lora_A." in n}
+    assert adapted == {
+        f"bert.encoder.layer.{index}.{name}"
+        for index in (1, 2)
+        for name in (
+            "attention.self.query",
+            "attention.self.key",
+            "attention.self.value",
+            "attention.output.dense",
+            "intermediate.dense",
+            "output.dense",
+        )
+    }
+
+
+@pytest.mark.parametrize(
+    ("build", "heads"),
+    [
+        (tiny_models.bert, {"classifier"}),
+        (tiny_models.deberta, {"pooler", "classifier"}),
+        (tiny_models.vit, {"classifier"}),
+        (tiny_models.wav2vec2, {"projector", "classifier"}),
+        (tiny_models.gpt2, {"score"}),
+        (tiny_models.timm_vit, {"head"}),
+        (
+            lambda: transformers.DistilBertForSequenceClassification(
+                transformers.DistilBertConfig(vocab_size=50, dim=16, n_layers=2, n_heads=2)
+            ),
+            {"pre_classifier", "classifier"},
+        ),
+    ],
+)
+def test_lora_trains_every_head_module_and_no_other(
+    build: Callable[[], nn.Module], heads: set[str]
+) -> None:
+    model, _ = prepare(build(), "lora")
+    wrapped = {
+        canonical_name(name)
+        for name, module in model.named_modules()
+        if isinstance(module, peft.utils.ModulesToSaveWrapper)
+    }
+    assert wrapped == heads
+    heads_and_adapters = {
+        name for name in trainable_names(model) if name.startswith(tuple(heads))
+    } | {name for name in trainable_names(model) if ".lora_" in name}
+    assert trainable_names(model) == heads_and_adapters
+
+
+def test_lora_leaves_a_tied_output_layer_tied() -> None:
+    model, _ = prepare(tiny_models.gpt2_lm(), "lora")
+    inner = model.get_base_model()
+    assert inner.lm_head.weight is inner.transformer.wte.weight
+    assert all(".lora_" in name for name in trainable_names(model))
+
+
+def test_lora_on_gpt2_gives_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model, _ = prepare(tiny_models.gpt2(), "lora")
+    layer = module_named(model, "transformer.h.0.attn.c_attn")
+    assert layer.fan_in_fan_out
+    assert layer.lora_A["default"].weight.shape == (8, 16)
+    assert layer.lora_B["default"].weight.shape == (3 * 16, 8)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing")  # PEFT, while loading
+@pytest.mark.parametrize("name", ["bert", "deberta", "vit", "wav2vec2", "gpt2"])
+def test_adapter_and_head_reload_to_the_same_logits(name: str, tmp_path: Path) -> None:
+    build = {**MODELS, "deberta": tiny_models.deberta}[name]
+    build().save_pretrained(tmp_path / "base")
+    base_class = type(build())
+    new = ("bert.pooler.dense.weight",) if name == "bert" else ()
+    torch.manual_seed(0)
+    model, _ = prepare(base_class.from_pretrained(tmp_path / "base"), "lora:r=2", new)
+    batch = tiny_models.batch_for(model.get_base_model())
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    for _ in range(2):  # lora_B starts at zero, so lora_A moves in the second step only
+        model(**batch).loss.backward()
+        optimizer.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.save_pretrained(tmp_path / "adapter")
+
+    fresh = base_class.from_pretrained(tmp_path / "base").eval()
+    untrained = fresh(**batch).logits
+    reloaded = peft.PeftModel.from_pretrained(fresh, tmp_path / "adapter").eval()
+    torch.testing.assert_close(reloaded(**batch).logits, model.eval()(**batch).logits)
+    assert not torch.allclose(reloaded(**batch).logits, untrained)
+
+
+# Frozen means constant
+
+
+@pytest.mark.parametrize("strategy", ["last_1", "last_3", "lora", "lora:last_n=1", "blocks:1"])
+@pytest.mark.parametrize("name", MODELS)
+def test_input_of_the_first_trained_block_is_constant_and_below_the_graph(
+    name: str, strategy: str
+) -> None:
+    first = {"last_1": 2, "last_3": 0, "lora": 0, "lora:last_n=1": 2, "blocks:1": 1}[strategy]
+    torch.manual_seed(0)
+    model, structure = prepare(MODELS[name](), strategy)
+    with torch.no_grad():  # a fresh adapter is zero and would hide the dropout before it
+        for parameter in model.parameters():
+            if parameter.requires_grad and parameter.ndim > 1:
+                parameter.normal_()
+    watched = module_named(model, structure.blocks[first])
+    inputs, logits = two_passes(model, watched)
+    assert len(inputs) == 2
+    assert torch.equal(inputs[0], inputs[1])
+    assert not inputs[0].requires_grad
+    assert inputs[0].grad_fn is None
+    assert not torch.allclose(logits[0], logits[1])  # dropout works where something trains
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_head_keeps_the_backbone_constant_and_out_of_the_graph(name: str) -> None:
+    model, structure = prepare(MODELS[name](), "head")
+    outputs: list[torch.Tensor] = []
+    model.get_submodule(structure.backbone).register_forward_hook(
+        lambda _module, _args, output: outputs.append(output.last_hidden_state)
+    )
+    _, logits = two_passes(model, module_named(model, structure.blocks[0]))
+    assert torch.equal(outputs[0], outputs[1])
+    assert not outputs[0].requires_grad
+    # BERT has a dropout beside its classifier, which trains; the others have none.
+    assert torch.equal(logits[0], logits[1]) == (name != "bert")
+
+
+def test_backward_of_a_wav2vec2_head_reaches_the_head_only() -> None:
+    model, _ = prepare(tiny_models.wav2vec2(), "head")
+    model(**tiny_models.batch_for(model)).loss.backward()
+    assert {n for n, p in model.named_parameters() if p.grad is not None} == {
+        "projector.weight",
+        "projector.bias",
+        "classifier.weight",
+        "classifier.bias",
+    }
+    # The frozen encoder stays out of the graph even when all of the model is in train mode.
+    model.train()
+    encoder = model.wav2vec2.feature_extractor
+    assert not encoder(torch.zeros(1, 320)).requires_grad
+
+
+def test_a_frozen_feature_encoder_stays_out_of_the_graph_of_full_fine_tuning() -> None:
+    model, _ = prepare(tiny_models.wav2vec2(), "full:freeze=*feature_extractor*")
+    assert not model.wav2vec2.feature_extractor(torch.zeros(1, 320)).requires_grad
+    assert model.wav2vec2.training  # masking works: the mask embedding trains
+    assert model.wav2vec2.encoder.training
+
+
+def test_bitfit_of_gpt2_has_constant_embeddings() -> None:
+    model, structure = prepare(tiny_models.gpt2(), "bitfit")
+    inputs, logits = two_passes(model, module_named(model, structure.blocks[0]))
+    assert torch.equal(inputs[0], inputs[1])
+    assert not torch.allclose(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("name", ["bert", "vit", "wav2vec2"])
+def test_bitfit_trains_biases_before_the_blocks_so_dropout_works_there(name: str) -> None:
+    model, structure = prepare(MODELS[name](), "bitfit")
+    if name == "wav2vec2":  # else a dropped layer has no input to look at
+        model.config.layerdrop = 0.0
+    inputs, _ = two_passes(model, module_named(model, structure.blocks[0]))
+    assert not torch.allclose(inputs[0], inputs[1])
+
+
+def test_frozen_blocks_after_trained_ones_have_no_dropout() -> None:
+    model, _ = prepare(tiny_models.bert(), "first_1")
+    assert model.bert.encoder.layer[0].output.dropout.training
+    assert not any(module.training for module in model.bert.encoder.layer[1].modules())
+    assert not any(module.training for module in model.bert.pooler.modules())
+    assert model.dropout.training
+
+
+def test_dropout_of_a_block_with_adapters_stays_active_beside_its_frozen_layers() -> None:
+    model, structure = prepare(tiny_models.bert(), "lora:last_n=1")
+    block = module_named(model, structure.blocks[2])
+    assert block.output.dropout.training
+    assert not block.output.LayerNorm.training
+    assert not any(m.training for m in module_named(model, structure.blocks[1]).modules())
+
+
+def test_timm_dropouts_before_and_after_the_blocks() -> None:
+    model, _ = prepare(tiny_models.timm_vit(drop_rate=0.1, pos_drop_rate=0.1), "last_1")
+    assert model.training
+    assert not model.pos_drop.training
+    assert model.head_drop.training
+    model, _ = prepare(tiny_models.timm_vit(drop_rate=0.1, pos_drop_rate=0.1), "full")
+    assert model.pos_drop.training
+
+
+def test_running_statistics_of_frozen_norms_do_not_move() -> None:
+    model = tiny_models.bert()
+    for layer in model.bert.encoder.layer:
+        layer.output.LayerNorm = nn.BatchNorm1d(10)  # over the ten tokens of the batch
+    model, _ = prepare(model, "last_1")
+    model(**tiny_models.batch_for(model))
+    norms = [layer.output.LayerNorm for layer in model.bert.encoder.layer]
+    assert [bool(norm.running_mean.any()) for norm in norms] == [False, False, True]
+
+
+def test_training_mode_of_a_wrapped_model() -> None:
+    class Wrapper(nn.Module):
+        """Names parameters as DistributedDataParallel does."""
+
+        def __init__(self, module: nn.Module) -> None:
+            super().__init__()
+            self.module = module
+
+    model, structure = prepare(tiny_models.wav2vec2(), "lora:last_n=1")
+    modes = [module.training for module in model.modules()]
+    set_training_mode(Wrapper(model.eval()), structure)
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_training_mode_is_restored_after_evaluation() -> None:
+    model, structure = prepare(tiny_models.wav2vec2(), "lora:last_n=2")
+    modes = [module.training for module in model.modules()]
+    model.eval()
+    set_training_mode(model, structure)
+    assert [module.training for module in model.modules()] == modes
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ("last_4", "asks for 4, but BertForSequenceClassification has 3 blocks"),
+        ("first_4", "numbered 0 to 2"),
+        ("blocks:0+3", r"asks for blocks \[3\]"),
+        ("lora:last_n=4", "asks for 4"),
+        ("full:freeze=bert.encodings.*", r"'bert\.encodings\.\*' matches no parameter"),
+        ("full:freeze=*", r"trains nothing.*freeze=\['\*'\] freezes the rest"),
+    ],
+)
+def test_mistakes_are_user_errors(strategy: str, message: str) -> None:
+    model = tiny_models.bert()
+    with pytest.raises(UserError, match=message):
+        apply_strategy(model, find_structure(model), parse_strategy(strategy))
+
+
+def test_a_pattern_without_a_match_lists_what_exists() -> None:
+    model = tiny_models.bert()
+    with pytest.raises(UserError) as error:
+        apply_strategy(model, find_structure(model), parse_strategy("head:freeze=nothing"))
+    lines = [line.strip() for line in str(error.value).splitlines()]
+    assert "bert.encoder.layer.*.output.dense.weight" in lines
+    assert "classifier.bias" in lines
+    assert len(lines) == len(set(lines)) == 1 + 5 + 16 + 2 + 2
+
+
+def test_shared_blocks_are_explained() -> None:
+    model = transformers.AlbertForSequenceClassification(
+        transformers.AlbertConfig(vocab_size=50, **tiny_models.SMALL)
+    )
+    with pytest.raises(UserError, match=r"has 1 blocks.*shared by its 3 layers"):
+        apply_strategy(model, find_structure(model), parse_strategy("last_2"))
+
+
+def test_a_tied_head_has_nothing_to_train() -> None:
+    model = tiny_models.gpt2_lm()
+    with pytest.raises(UserError, match=r"its head \(lm_head\) has no parameters of its own"):
+        apply_strategy(model, find_structure(model), parse_strategy("head"))
+
+
+def test_new_parameters_cannot_be_frozen() -> None:
+    model = tiny_models.bert()
+    new = ["bert.pooler.dense.weight", "classifier.weight"]
+    with pytest.raises(UserError, match=r"random initial values: bert\.pooler\.dense\.weight\."):
+        apply_strategy(model, find_structure(model), parse_strategy("full:freeze=*pooler*"), new)
+
+
+def test_lora_names_a_new_parameter_that_an_adapter_cannot_hold() -> None:
+    model = tiny_models.wav2vec2()
+    with pytest.raises(UserError, match=r"lora cannot train wav2vec2\.masked_spec_embed"):
+        apply_strategy(
+            model, find_structure(model), parse_strategy("lora"), ["wav2vec2.masked_spec_embed"]
+        )
+
+
+def test_lora_refuses_a_head_that_peft_would_confuse_with_another_module() -> None:
+    model = tiny_models.bert()
+    model.bert.encoder.layer[0].other_classifier = nn.Linear(2, 2)
+    with pytest.raises(UserError, match=r"also take bert\.encoder\.layer\.0\.other_classifier"):
+        apply_strategy(model, find_structure(model), parse_strategy("lora"))
+
+
+def test_learning_rate_factors() -> None:
+    factors = {"full": 1, "scratch": 1, "last_2": 1, "first_2": 1, "blocks:0": 1}
+    factors |= {"lora": 10, "lora:r=4": 10, "head": 20, "bitfit": 20}
+    for strategy, factor in factors.items():
+        assert learning_rate_factor(parse_strategy(strategy)) == factor
+    assert learning_rate_factor(StrategyConfig("lora", learning_rate_factor=3.0)) == 3.0

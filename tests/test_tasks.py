@@ -1,0 +1,350 @@
+"""The three classification tasks on tiny checkpoints."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from datasets import Dataset
+from PIL import Image
+
+from hfbench.config import DataConfig, ModelConfig, RunConfig, StrategyConfig
+from hfbench.errors import UserError
+from hfbench.models.loading import load_image_processor
+from hfbench.tasks import TASKS, make_task
+from hfbench.tasks.base import Task
+
+WORDS = ("the film was very good", "a dull book", "one two three four five", "bad", "the cat sings")
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("texts") / "texts.json"
+    rows = [{"text": WORDS[i % 5], "label": ("no", "yes")[i % 2]} for i in range(60)]
+    path.write_text(json.dumps(rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (root / label).mkdir()
+        for i in range(20):
+            pixels = generator.integers(0, 256, (12, 10, 3), dtype=np.uint8)
+            image = Image.fromarray(pixels if i % 2 else pixels[..., 0])  # colour and grey
+            image.save(root / label / f"{i:02}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("sounds")
+    generator = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (root / label).mkdir()
+        for i in range(20):
+            samples = generator.normal(0, 0.1, 2000 + 400 * i).astype(np.float32)
+            soundfile.write(root / label / f"{i:02}.wav", samples, 8000)
+    return root
+
+
+def config(task: str, checkpoint: Path, source: Path | str, **data: Any) -> RunConfig:
+    return RunConfig(
+        task=task,
+        model=ModelConfig(checkpoint=str(checkpoint)),
+        data=DataConfig(source=str(source), **data),
+    )
+
+
+@pytest.fixture(scope="module", params=list(TASKS))
+def case(request: pytest.FixtureRequest) -> RunConfig:
+    """The configuration of each task in turn."""
+    fixtures = {
+        "text_classification": ("tiny_bert", "texts"),
+        "image_classification": ("tiny_vit", "images"),
+        "audio_classification": ("tiny_wav2vec2", "sounds"),
+    }
+    checkpoint, source = (request.getfixturevalue(name) for name in fixtures[request.param])
+    return config(request.param, checkpoint, source)
+
+
+def logits_of(task: Task, model: torch.nn.Module, samples: list[dict[str, Any]]) -> torch.Tensor:
+    batch = task.collate(samples)
+    with torch.no_grad():
+        return task.predictions(model.eval()(**batch), batch)
+
+
+# ---- the contract
+
+
+def test_each_task_gives_features_a_model_and_metrics(case: RunConfig, tmp_path: Path) -> None:
+    task = make_task(case)
+    data = task.prepare_data()
+    built = task.build_model(data)
+    batch = task.collate([data.train[i] for i in range(5)])
+    outputs = built.model(**batch)
+    assert outputs.loss.requires_grad
+    logits = task.predictions(outputs, batch)
+    assert (logits.shape, logits.dtype) == ((5, 2), torch.float32)
+    expected = torch.nn.functional.cross_entropy(logits, batch["labels"])
+    torch.testing.assert_close(outputs.loss.detach(), expected)
+    assert task.loss_units(batch) == 5
+    metrics = task.compute_metrics(logits.numpy(), batch["labels"].numpy())
+    accuracy = (logits.argmax(-1) == batch["labels"]).float().mean().item()
+    assert metrics[task.primary_metric] == pytest.approx(accuracy)
+    task.save_processor(tmp_path)
+    assert list(tmp_path.glob("*.json"))
+    assert task.sample_length(data.train[0]) >= 1
+
+
+def test_logits_do_not_depend_on_the_other_samples_of_a_batch(case: RunConfig) -> None:
+    task = make_task(case)
+    data = task.prepare_data()
+    torch.manual_seed(0)
+    model = task.build_model(data).model
+    samples = [data.train[i] for i in range(0, 30, 3)]
+    assert case.task == "image_classification" or len({task.sample_length(s) for s in samples}) > 2
+    together = logits_of(task, model, samples)
+    alone = torch.cat([logits_of(task, model, [sample]) for sample in samples])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_samples_are_the_same_on_every_access(case: RunConfig) -> None:
+    data = make_task(case).prepare_data()
+    first, again = data.train[3], make_task(case).prepare_data().train[3]
+    assert first.keys() == again.keys()
+    assert all(np.array_equal(first[key], again[key]) for key in first)
+
+
+def test_only_the_head_is_new_and_labels_are_in_the_config(case: RunConfig) -> None:
+    task = make_task(case)
+    data = task.prepare_data()
+    built = task.build_model(data)
+    heads = {
+        "text_classification": {"classifier"},
+        "image_classification": {"classifier"},
+        "audio_classification": {"projector", "classifier"},
+    }[case.task]
+    expected = {f"{head}.{kind}" for head in heads for kind in ("weight", "bias")}
+    assert built.new_parameters == expected
+    settings: Any = built.model.config
+    assert settings.id2label == dict(enumerate(data.label_names))
+    assert {p.dtype for p in built.model.parameters()} == {torch.float32}
+    assert getattr(settings, "layerdrop", 0.0) == 0.0
+
+
+def test_scratch_has_the_same_network_and_everything_new(case: RunConfig) -> None:
+    scratch = RunConfig(**{**vars(case), "strategy": StrategyConfig(name="scratch")})
+    task = make_task(scratch)
+    data = task.prepare_data()
+    built = task.build_model(data)
+    pretrained = make_task(case)
+    given = pretrained.build_model(pretrained.prepare_data()).model
+    shapes = {name: p.shape for name, p in given.named_parameters()}
+    assert {name: p.shape for name, p in built.model.named_parameters()} == shapes
+    assert built.new_parameters == shapes.keys()
+
+
+def test_counting_on_the_meta_device_needs_no_memory(case: RunConfig) -> None:
+    task = make_task(case)
+    model = task.build_on_meta(num_labels=2)
+    built = task.build_model(task.prepare_data()).model
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in built.parameters())
+    assert "meta" in {p.device.type for p in model.parameters()}
+
+
+def test_loading_prints_nothing(case: RunConfig, capfd: pytest.CaptureFixture[str]) -> None:
+    task = make_task(case)
+    task.build_model(task.prepare_data())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_unknown_task_is_an_error_that_lists_the_tasks() -> None:
+    with pytest.raises(UserError, match=r"'texts' is unknown; choose: text_classification, image"):
+        make_task(RunConfig(task="texts"))
+
+
+# ---- text
+
+
+def test_texts_are_cut_to_max_length_and_padded_to_the_longest(
+    tiny_bert: Path, texts: Path
+) -> None:
+    task = make_task(config("text_classification", tiny_bert, texts, max_length=5))
+    data = task.prepare_data()
+    by_length = {len(data.train[i]["input_ids"]): data.train[i] for i in range(len(data.train))}
+    assert set(by_length) == {3, 5}  # [CLS] bad [SEP]; the others are cut
+    batch = task.collate([by_length[3], by_length[5]])
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1] * 5]
+    assert batch["input_ids"].dtype == torch.int64
+
+
+def test_max_length_never_exceeds_what_the_model_takes(tiny_bert: Path, tmp_path: Path) -> None:
+    rows = [{"text": "good " * 200, "label": i % 2} for i in range(40)]
+    (tmp_path / "long.json").write_text(json.dumps(rows))
+    task = make_task(config("text_classification", tiny_bert, tmp_path / "long.json"))
+    assert len(task.prepare_data().train[0]["input_ids"]) == 64
+
+
+def test_pairs_of_texts_are_told_apart(tiny_bert: Path, tmp_path: Path) -> None:
+    rows = [{"premise": "the cat", "hypothesis": "a dog", "label": i % 2} for i in range(40)]
+    Dataset.from_list(rows).to_parquet(tmp_path / "pairs.parquet")
+    task = make_task(config("text_classification", tiny_bert, tmp_path / "pairs.parquet"))
+    sample = task.prepare_data().train[0]
+    assert sample["token_type_ids"] == [0, 0, 0, 0, 1, 1, 1]  # [CLS] the cat [SEP] a dog [SEP]
+
+
+def test_a_model_without_padding_token_pads_with_its_end_token(tmp_path: Path, texts: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GPT2Config, GPT2Model, PreTrainedTokenizerFast
+
+    words = sorted({word for line in WORDS for word in line.split()})
+    vocabulary = {word: i for i, word in enumerate(["<|endoftext|>", *words])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<|endoftext|>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|endoftext|>", unk_token="<|endoftext|>"
+    ).save_pretrained(tmp_path)
+    GPT2Model(
+        GPT2Config(vocab_size=len(vocabulary), n_embd=16, n_layer=1, n_head=2, n_positions=32)
+    ).save_pretrained(tmp_path)
+    task = make_task(config("text_classification", tmp_path, texts))
+    data = task.prepare_data()
+    built = task.build_model(data)
+    settings: Any = built.model.config
+    assert settings.pad_token_id == 0
+    assert built.new_parameters == {"score.weight"}
+    samples = [data.train[i] for i in range(5)]
+    together = logits_of(task, built.model, samples)
+    alone = torch.cat([logits_of(task, built.model, [sample]) for sample in samples])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+# ---- images
+
+
+@pytest.mark.parametrize("options", [{}, {"do_normalize": False}, {"image_mean": [0.1, 0.5, 0.9]}])
+def test_a_batch_of_images_equals_the_output_of_the_processor(
+    tiny_vit: Path, images: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    checkpoint = tmp_path / "vit"
+    shutil.copytree(tiny_vit, checkpoint)
+    processor = load_image_processor(ModelConfig(checkpoint=str(tiny_vit)))
+    for key, value in options.items():
+        setattr(processor, key, value)
+    processor.save_pretrained(checkpoint)
+    task: Any = make_task(config("image_classification", checkpoint, images))
+    data = task.prepare_data()
+    found = task.collate([data.train[i] for i in range(len(data.train))])["pixel_values"]
+    files = [data.train.dataset[i]["image"] for i in range(len(data.train))]
+    opened = [Image.open(file).convert("RGB") for file in files]
+    expected = processor(opened, return_tensors="pt")["pixel_values"]
+    assert found.shape == (len(files), 3, 32, 32)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+
+
+def test_large_splits_are_decoded_on_access_with_the_same_samples(
+    tiny_vit: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: Any = make_task(config("image_classification", tiny_vit, images)).prepare_data().train
+    monkeypatch.setattr("hfbench.data.media.MEMORY_LIMIT_BYTES", 1000)
+    lazy: Any = make_task(config("image_classification", tiny_vit, images)).prepare_data().train
+    assert kept.kept is not None
+    assert lazy.kept is None
+    assert all(torch.equal(kept[i]["pixels"], lazy[i]["pixels"]) for i in range(len(kept)))
+
+
+def test_a_model_with_one_channel_gets_grey_images(images: Path, tmp_path: Path) -> None:
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    settings = ViTConfig(
+        image_size=16,
+        patch_size=8,
+        num_channels=1,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
+    ViTModel(settings).save_pretrained(tmp_path)
+    ViTImageProcessor(
+        size={"height": 16, "width": 16}, image_mean=[0.5], image_std=[0.5]
+    ).save_pretrained(tmp_path)
+    task = make_task(config("image_classification", tmp_path, images))
+    data = task.prepare_data()
+    batch = task.collate([data.train[0], data.train[1]])
+    assert batch["pixel_values"].shape == (2, 1, 16, 16)
+    assert logits_of(task, task.build_model(data).model, [data.train[0]]).shape == (1, 2)
+
+
+def test_a_broken_file_is_named_with_its_row(tiny_vit: Path, images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images, tmp_path / "copy")
+    (tmp_path / "copy" / "a" / "01.png").write_bytes(b"broken")
+    task = make_task(config("image_classification", tiny_vit, tmp_path / "copy"))
+    with pytest.raises(UserError, match=r"row \d+ \(.*01.png\) is not a readable image"):
+        task.prepare_data()
+
+
+# ---- audio
+
+
+def test_clips_are_resampled_normalised_and_padded_to_max_seconds(
+    tiny_wav2vec2: Path, sounds: Path
+) -> None:
+    task = make_task(config("audio_classification", tiny_wav2vec2, sounds))
+    data = task.prepare_data()
+    samples = [data.train[i] for i in range(len(data.train))]
+    lengths = [task.sample_length(sample) for sample in samples]
+    assert min(lengths) == 4000  # 2,000 samples at 8 kHz
+    assert max(lengths) == 16000  # cropped to one second
+    for sample in samples:
+        clip = sample["input_values"]
+        assert clip.dtype == torch.float32
+        assert abs(clip.mean().item()) < 1e-4
+        assert clip.std(correction=0).item() == pytest.approx(1, abs=1e-3)
+    shortest = samples[lengths.index(4000)]
+    batch = task.collate([shortest])
+    assert set(batch) == {"input_values", "labels"}
+    assert batch["input_values"].shape == (1, 16000)
+    assert not batch["input_values"][0, 4000:].any()
+
+
+def test_a_model_with_layer_norm_gets_a_mask_and_batches_of_the_longest_clip(
+    sounds: Path, tmp_path: Path
+) -> None:
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+    settings = Wav2Vec2Config(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        conv_dim=(8, 8),
+        conv_kernel=(10, 8),
+        conv_stride=(8, 5),
+        num_feat_extract_layers=2,
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        mask_time_length=4,
+    )
+    Wav2Vec2Model(settings).save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(tmp_path)
+    task = make_task(config("audio_classification", tmp_path, sounds))
+    data = task.prepare_data()
+    samples = sorted((data.train[i] for i in range(8)), key=task.sample_length)
+    batch = task.collate(samples)
+    assert batch["input_values"].shape[1] == task.sample_length(samples[-1])
+    lengths = batch["attention_mask"].sum(dim=1).tolist()
+    assert lengths == [task.sample_length(sample) for sample in samples]
+    model = task.build_model(data).model
+    together = logits_of(task, model, samples)
+    alone = torch.cat([logits_of(task, model, [sample]) for sample in samples])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
