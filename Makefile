@@ -28,7 +28,7 @@ check: $(INSTALLED)  ## format, lint, types
 	$(BIN)/mypy
 
 bench: $(INSTALLED)  ## benchmarks, with the cases where we lose
-	$(BIN)/python -m tests.benchmarks.training_loop
+	$(BIN)/python tests/benchmarks/training_loop.py
 
 clean:
 	rm -rf .venv runs

@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 
 from hfbench.errors import HubUnreachableError, UserError
 
+CONNECT_SECONDS = 5.0  # longest wait for the hub to accept a connection
+
 Kind = Literal["checkpoint", "data set"]
 
 _UNREACHABLE = (
@@ -35,7 +37,7 @@ def hub_errors(kind: Kind, name: str) -> Iterator[None]:
     an unknown, gated or private repository, an unknown revision and unreadable files. Anything
     else passes unchanged.
     """
-    _go_offline_without_network()
+    _go_offline_without_hub()
     try:
         yield
     except (UserError, HubUnreachableError):
@@ -106,18 +108,19 @@ def _named(causes: list[BaseException], name: str) -> bool:
 
 
 @functools.cache
-def _go_offline_without_network() -> None:
-    """Switch the libraries to their offline mode when the hub's host name does not resolve.
+def _go_offline_without_hub() -> None:
+    """Switch the libraries to their offline mode when nothing accepts connections at the hub.
 
     Otherwise the client tries every file six times (23 seconds) before it looks into its cache.
-    Behind a proxy names need not resolve, so nothing is concluded there.
+    Behind a proxy the hub cannot be tried directly, so nothing is concluded there.
     """
-    host = urllib.parse.urlparse(constants.ENDPOINT).hostname
-    if host is None or urllib.request.getproxies():
+    hub = urllib.parse.urlparse(constants.ENDPOINT)
+    if hub.hostname is None or urllib.request.getproxies():
         return
+    port = hub.port or {"http": 80}.get(hub.scheme, 443)
     try:
-        socket.getaddrinfo(host, None)
-    except socket.gaierror:
+        socket.create_connection((hub.hostname, port), timeout=CONNECT_SECONDS).close()
+    except OSError:
         import datasets
 
         constants.HF_HUB_OFFLINE = True

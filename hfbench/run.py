@@ -187,7 +187,7 @@ def evaluate(
         keep=task.predictions,
         batch_size=config.training.eval_batch_size,
         accelerator=accelerator,
-        length=task.sample_length,
+        lengths=task.sample_lengths(split),
         title=title,
     )
     metrics: dict[str, Any] = task.compute_metrics(found.predictions, found.references)

@@ -44,6 +44,10 @@ class DecodedSamples:
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._sample(index) if self.kept is None else self.kept[index]
 
+    def lengths(self) -> list[int] | None:
+        """The first dimension of every feature; None when the split is not in memory."""
+        return None if self.kept is None else [len(sample[self.feature]) for sample in self.kept]
+
     def _sample(self, index: int) -> dict[str, Any]:
         row = self.dataset[index]
         source, path = _encoded(row[self.column])

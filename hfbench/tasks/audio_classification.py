@@ -1,7 +1,7 @@
 """Audio classification: one clip to one label."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -60,9 +60,9 @@ class AudioClassification(ClassificationTask):
         batch = {self.feature: padded, "labels": labels_of(samples)}
         return batch | {"attention_mask": mask} if self.masked else batch
 
-    def sample_length(self, sample: Mapping[str, Any]) -> int:
-        """Audio samples, or frames of a spectrogram."""
-        return len(sample[self.feature])
+    def sample_lengths(self, split: Samples) -> list[int] | None:
+        """Audio samples, or frames of a spectrogram; None where all are padded to one length."""
+        return cast(DecodedSamples, split).lengths() if self.masked else None
 
     @property
     def max_samples(self) -> int:

@@ -87,9 +87,12 @@ class Task(ABC):
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Samples as the model's arguments, padded to one length; always with ``labels``."""
 
-    @abstractmethod
-    def sample_length(self, sample: Mapping[str, Any]) -> int:
-        """Tokens or audio frames; evaluation puts samples of like length into one batch."""
+    def sample_lengths(self, split: Samples) -> list[int] | None:
+        """Tokens or audio samples of every sample; evaluation puts like lengths into one batch.
+
+        None where all are alike, or where they are not known without decoding everything.
+        """
+        return None
 
     @abstractmethod
     def loss_units(self, batch: Mapping[str, Tensor]) -> int:

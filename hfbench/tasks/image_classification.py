@@ -1,6 +1,5 @@
 """Image classification: one image to one label."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -45,10 +44,6 @@ class ImageClassification(ClassificationTask):
         if self.two_steps:
             pixels = self._normalize(pixels)
         return {"pixel_values": pixels, "labels": labels_of(samples)}
-
-    def sample_length(self, sample: Mapping[str, Any]) -> int:
-        """1: all images of a batch have one size."""
-        return 1
 
     def _pixels(self, source: str | bytes, name: str) -> Tensor:
         image = decode_image(source, self.mode, name)

@@ -1,7 +1,6 @@
 """Text classification: a text, or a pair of texts, to one label."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import torch
@@ -90,6 +89,7 @@ class TextClassification(ClassificationTask):
         )
         return {**batch, "labels": labels_of(samples)}
 
-    def sample_length(self, sample: Mapping[str, Any]) -> int:
+    def sample_lengths(self, split: Samples) -> list[int]:
         """Tokens."""
-        return len(sample["input_ids"])
+        column: Any = cast(Dataset, split)["input_ids"]
+        return [len(tokens) for tokens in column]

@@ -1,6 +1,6 @@
 """Evaluation that sees every sample exactly once, on any number of processes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from tqdm.auto import tqdm
 
 from hfbench.training.batching import Batch, Collate, SampleSource, Share, load_batches
 from hfbench.training.progress import progress_options
+
+PADDING = -100  # the label that cross entropy ignores
 
 
 @dataclass(frozen=True)
@@ -40,24 +42,24 @@ def predict_split(
     keep: Callable[[Any, Batch], Tensor],
     batch_size: int,
     accelerator: Accelerator,
-    length: Callable[[Any], int] | None = None,
+    lengths: Sequence[int] | None = None,
     title: str = "evaluate",
 ) -> Predictions:
     """Run ``model`` in eval mode over ``data``, shared among the processes.
 
-    Samples are grouped by ``length`` so that little is padded. The bare model runs, not its
-    distributed wrapper, so processes may read different numbers of batches.
+    Samples of like ``lengths`` share a batch, so that little is padded. The bare model runs, not
+    its distributed wrapper, so processes may read different numbers of batches.
     """
     bare = accelerator.unwrap_model(model)
     bare.eval()
     order = list(range(len(data)))
-    if length is not None:
-        order.sort(key=lambda index: -length(data[index]))
+    if lengths is not None:
+        order.sort(key=lambda index: -lengths[index])
     chunks = [tuple(order[i : i + batch_size]) for i in range(0, len(order), batch_size)]
     mine = [
         Share(chunk) for chunk in chunks[accelerator.process_index :: accelerator.num_processes]
     ]
-    kept: list[tuple[tuple[int, ...], npt.NDArray[Any], npt.NDArray[Any], float, int]] = []
+    parts: list[_Part] = []
     bar = tqdm(total=len(mine), desc=title, **progress_options(accelerator.is_main_process))
     with torch.inference_mode(), bar:
         for share, batch in zip(mine, load_batches(data, mine, collate), strict=True):
@@ -65,29 +67,52 @@ def predict_split(
             on_device = {key: value.to(accelerator.device) for key, value in batch.items()}
             with accelerator.autocast():
                 outputs = bare(**on_device)
-            kept.append(
-                (
-                    share.indices,
-                    keep(outputs, on_device).cpu().numpy(),
-                    batch["labels"].numpy(),
-                    float(outputs.loss.float()) * units,
-                    units,
+            parts.append(
+                _Part(
+                    indices=share.indices,
+                    predictions=keep(outputs, on_device).cpu().numpy(),
+                    references=batch["labels"].numpy(),
+                    loss_sum=float(outputs.loss.float()) * units,
+                    units=units,
                 )
             )
             bar.update()
-    everything = gather_object(kept) if accelerator.num_processes > 1 else kept
+    everything = gather_object(parts) if accelerator.num_processes > 1 else parts
     return _in_order(everything, len(data))
 
 
-def _in_order(
-    kept: list[tuple[tuple[int, ...], npt.NDArray[Any], npt.NDArray[Any], float, int]], size: int
-) -> Predictions:
-    indices = np.concatenate([np.asarray(item[0]) for item in kept])
-    position = np.argsort(indices, kind="stable")
+@dataclass(frozen=True)
+class _Part:
+    """What one batch gave."""
+
+    indices: tuple[int, ...]
+    predictions: npt.NDArray[Any]
+    references: npt.NDArray[Any]
+    loss_sum: float
+    units: int
+
+
+def _in_order(parts: list[_Part], size: int) -> Predictions:
+    indices = np.concatenate([np.asarray(part.indices) for part in parts])
+    position = np.argsort(indices)
     assert np.array_equal(indices[position], np.arange(size)), "a sample was missed or seen twice"
-    units = sum(item[4] for item in kept)
     return Predictions(
-        predictions=np.concatenate([item[1] for item in kept])[position],
-        references=np.concatenate([item[2] for item in kept])[position],
-        loss=sum(item[3] for item in kept) / units,
+        predictions=_stack([part.predictions for part in parts])[position],
+        references=_stack([part.references for part in parts])[position],
+        loss=sum(part.loss_sum for part in parts) / sum(part.units for part in parts),
+    )
+
+
+def _stack(arrays: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Concatenate along the samples; shorter rows (of another batch) are filled with -100."""
+    widest = np.max([array.shape[1:] for array in arrays], axis=0)
+    return np.concatenate(
+        [
+            np.pad(
+                array,
+                [(0, 0), *((0, int(w) - h) for w, h in zip(widest, array.shape[1:], strict=True))],
+                constant_values=PADDING,
+            )
+            for array in arrays
+        ]
     )
