@@ -54,7 +54,7 @@ def guarded(action: Callable[[], int], *, debug: bool = False) -> int:
         if debug:
             raise
         return _report(str(error), error.exit_code)
-    except (OSError, RuntimeError) as error:
+    except Exception as error:
         if debug or not _is_disk_full(error):
             raise
         return _report(f"no space left on the disk: {error}; free some or change output_dir", 2)
@@ -68,9 +68,15 @@ def _report(message: str, exit_code: int) -> int:
     return exit_code
 
 
-def _is_disk_full(error: BaseException) -> bool:
-    full = (errno.ENOSPC, errno.EDQUOT)
-    return getattr(error, "errno", None) in full or "No space left on device" in str(error)
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Whether the error, or one that led to it, says so (safetensors has only its text)."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _parser() -> argparse.ArgumentParser:

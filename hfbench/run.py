@@ -96,6 +96,11 @@ def make_accelerator(config: RunConfig) -> Accelerator:
         project_dir=str(run_folder(config)) if tracked else None,
     )
     if tracked:
+        if not accelerator.log_with:  # Accelerate leaves out what is not installed
+            raise UserError(
+                f"tracker={config.tracker} is not installed: pip install {config.tracker}, or "
+                "choose tracker=none"
+            )
         accelerator.init_trackers("hfbench", config={"strategy": config.strategy.label})
     return accelerator
 

@@ -1,5 +1,6 @@
 """Whole runs: record, saved model, resume after SIGKILL, errors and exit codes."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -15,12 +16,13 @@ import soundfile
 import torch
 from PIL import Image
 
-from hfbench.cli import recipe_main
+from hfbench.cli import guarded, recipe_main
 from hfbench.config import load_config
 from hfbench.record import run_id
 from hfbench.results import RunResult
 from hfbench.run import is_out_of_memory, run
 from hfbench.tasks import make_task
+from hfbench.training import state
 
 ROOT = Path(__file__).parents[1]
 
@@ -253,6 +255,51 @@ def test_a_hub_that_cannot_be_reached_is_exit_code_3(texts: Path, tmp_path: Path
     assert finished.returncode == 3, finished.stderr
     assert "google-bert/bert-base-uncased" in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_one_message_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    """PyTorch's and Python's own errors for a device without space."""
+
+    def save_with_torch() -> int:
+        state._save({"weights": torch.zeros(10_000)}, Path("/dev/full"))
+        return 0
+
+    def save_with_python() -> int:
+        Path("/dev/full").write_text("x")
+        return 0
+
+    for action in (save_with_torch, save_with_python):
+        assert guarded(action) == 2
+        assert "no space left on the disk" in capsys.readouterr().err
+
+
+def test_the_tracker_gets_losses_and_metrics(tiny_bert: Path, texts: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    arguments = overrides(tiny_bert, texts, tmp_path / "run", "tracker=tensorboard")
+    result = run(load_config(None, arguments, task="text_classification"))
+    files = list((tmp_path / "run").rglob("events.out.tfevents.*"))
+    assert files
+    recorded: dict[str, list[float]] = {}
+    for file in files:
+        events = EventAccumulator(str(file)).Reload()
+        for tag in events.Tags()["scalars"]:
+            recorded.setdefault(tag, []).extend(event.value for event in events.Scalars(tag))
+    losses = [record.train_loss for record in result.history]
+    assert recorded["train/loss"] == pytest.approx(losses)
+    accuracies = [record.validation["accuracy"] for record in result.history]
+    assert recorded["validation/accuracy"] == pytest.approx(accuracies)
+
+
+def test_a_tracker_that_is_not_installed_is_named(
+    tiny_bert: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if importlib.util.find_spec("trackio") is not None:
+        pytest.skip("trackio is installed here")
+    arguments = overrides(tiny_bert, texts, tmp_path / "run", "tracker=trackio")
+    assert recipe_main("text_classification", None, arguments) == 2
+    assert "pip install trackio" in capsys.readouterr().err
 
 
 def test_runs_are_the_same_exactly_when_their_numbers_must_be() -> None:

@@ -76,12 +76,10 @@ def save_state(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
     accelerator.wait_for_everyone()
-    torch.save(_random_state(), temporary / f"random-{accelerator.process_index}.pt")
+    _save(_random_state(), temporary / f"random-{accelerator.process_index}.pt")
     if accelerator.is_main_process:
         save_tensors(accelerator.unwrap_model(model), temporary / "model.safetensors")
-        torch.save(
-            {name: part.state_dict() for name, part in parts.items()}, temporary / "parts.pt"
-        )
+        _save({name: part.state_dict() for name, part in parts.items()}, temporary / "parts.pt")
         (temporary / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
@@ -135,6 +133,11 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _save(values: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:  # PyTorch's own writer hides why it failed, e.g. a full disk
+        torch.save(values, file)
 
 
 def _states(folder: Path) -> list[Path]:
