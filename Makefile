@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 CONFIGS := text image audio
 
-.PHONY: demo matrix test test-all check bench clean
+.PHONY: demo matrix test test-all check bench
 
 demo: $(INSTALLED)  ## three tasks, five strategies each, one seed
 	@for task in $(CONFIGS); do \
@@ -29,9 +29,6 @@ check: $(INSTALLED)  ## format, lint, types
 
 bench: $(INSTALLED)  ## benchmarks, with the cases where we lose
 	$(BIN)/python tests/benchmarks/training_loop.py
-
-clean:
-	rm -rf .venv runs
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -6,10 +6,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import hfbench
-from hfbench.errors import HubUnreachableError, UserError
+from hfbench.errors import HubUnreachableError, TrainingFailedError, UserError
+
+if TYPE_CHECKING:
+    from hfbench.results import RunResult
 
 DEFAULT_STRATEGIES = "scratch,head,last_2,lora,full"
 
@@ -50,7 +53,7 @@ def guarded(action: Callable[[], int], *, debug: bool = False) -> int:
     """
     try:
         return action()
-    except (UserError, HubUnreachableError) as error:
+    except (UserError, HubUnreachableError, TrainingFailedError) as error:
         if debug:
             raise
         return _report(str(error), error.exit_code)
@@ -63,8 +66,9 @@ def guarded(action: Callable[[], int], *, debug: bool = False) -> int:
 
 
 def _report(message: str, exit_code: int) -> int:
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"hfbench: error: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")
+    where = "" if rank == "0" else f" (process {rank})"
+    print(f"hfbench: error{where}: {message}", file=sys.stderr)
     return exit_code
 
 
@@ -93,10 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("arguments", nargs="*", metavar="FOLDER | key=value")
     compare.add_argument("--config", metavar="FILE", help="YAML configuration to run")
-    compare.add_argument(
-        "--strategies", default=DEFAULT_STRATEGIES, help="separated by commas (default %(default)s)"
-    )
-    compare.add_argument("--seeds", default="0", help="separated by commas (default %(default)s)")
+    compare.add_argument("--strategies", help=f"separated by commas (default {DEFAULT_STRATEGIES})")
+    compare.add_argument("--seeds", help="separated by commas (default 0)")
     compare.add_argument(
         "--output", metavar="FOLDER", help="with --config: where runs go (default runs/<config>)"
     )
@@ -107,30 +109,58 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    from hfbench.results import load_all
+
     overrides = [text for text in options.arguments if "=" in text]
     folders = [Path(text) for text in options.arguments if "=" not in text]
-    failed = 0
     if options.config is not None:
         if folders:
             raise UserError(f"--config runs into --output; {str(folders[0])!r} is not key=value")
-        folders = [Path(options.output or Path("runs") / Path(options.config).stem)]
-        failed = _run_matrix(options, overrides, folders[0])
-    elif not folders or overrides:
+        return _run_and_compare(options, overrides)
+    if not folders or overrides:
         raise UserError("hfbench compare needs --config FILE, or folders that hold results")
-    _print_comparison(folders, options.format)
-    return 1 if failed else 0
-
-
-def _print_comparison(folders: Sequence[Path], style: Literal["table", "markdown"]) -> None:
-    """The table, and one image for each task, checkpoint and data set, in the first folder."""
-    from hfbench.compare import aggregate, sections
-    from hfbench.record import slug
-    from hfbench.report.tables import format_comparison
-    from hfbench.results import load_all
-
+    if options.output or options.strategies or options.seeds:
+        raise UserError("--output, --strategies and --seeds belong to --config FILE")
     results = [result for folder in folders for result in load_all(folder)]
     if not results:
         raise UserError(f"there is no result.json below {', '.join(map(str, folders))}")
+    _print_comparison(results, folders[0], options.format)
+    return 0
+
+
+def _run_and_compare(options: argparse.Namespace, overrides: list[str]) -> int:
+    """Run the matrix, then compare exactly its runs, whatever else the folder holds."""
+    from hfbench.config import load_config, parse_strategy
+    from hfbench.matrix import plan_matrix, run_matrix
+    from hfbench.record import run_id
+    from hfbench.results import load_all
+
+    for key, flag in (("strategy", "strategies"), ("seed", "seeds"), ("output_dir", "output")):
+        if any(text.split("=")[0].split(".")[0] == key for text in overrides):
+            raise UserError(f"hfbench compare sets {key} itself: use --{flag}")
+    names = split_strategies(options.strategies or DEFAULT_STRATEGIES)
+    try:
+        seeds = [int(seed) for seed in (options.seeds or "0").split(",")]
+    except ValueError as error:
+        raise UserError(f"--seeds {options.seeds!r} is not a list of numbers like 0,1,2") from error
+    config = load_config(options.config, overrides)
+    folder = Path(options.output or Path("runs") / Path(options.config).stem)
+    runs = plan_matrix(config, [parse_strategy(name) for name in names], seeds, folder)
+    failed = run_matrix(runs, debug=options.debug)
+    wanted = {run_id(run) for run in runs}
+    results = [result for result in load_all(folder) if result.run_id in wanted]
+    _print_comparison(results, folder, options.format)
+    return 1 if failed else 0
+
+
+def _print_comparison(
+    results: Sequence["RunResult"], folder: Path, style: Literal["table", "markdown"]
+) -> None:
+    """The table, and in ``folder`` one image for each task, checkpoint and data set."""
+    from hfbench.compare import aggregate, sections
+    from hfbench.record import slug
+    from hfbench.report.tables import format_comparison
+
     groups = aggregate(results)
     print(format_comparison(groups, style))
     for section in sections(groups):
@@ -139,22 +169,9 @@ def _print_comparison(folders: Sequence[Path], style: Literal["table", "markdown
         from hfbench.report.plots import plot_quality_against_parameters
 
         names = [slug(Path(name).name) for name in (section[0].checkpoint, section[0].dataset)]
-        image = folders[0] / f"{'_on_'.join(names)}.png"
+        image = folder / f"{'_on_'.join(names)}.png"
         plot_quality_against_parameters(section, results, image)
         print(f"image: {image}")
-
-
-def _run_matrix(options: argparse.Namespace, overrides: list[str], folder: Path) -> int:
-    from hfbench.config import load_config, parse_strategy
-    from hfbench.matrix import run_matrix
-
-    config = load_config(options.config, overrides)
-    strategies = [parse_strategy(text) for text in split_strategies(options.strategies)]
-    try:
-        seeds = [int(seed) for seed in options.seeds.split(",")]
-    except ValueError as error:
-        raise UserError(f"--seeds {options.seeds!r} is not a list of numbers like 0,1,2") from error
-    return run_matrix(config, strategies, seeds, folder)
 
 
 def split_strategies(text: str) -> list[str]:

@@ -5,12 +5,12 @@ Standard library only.
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from hfbench.config import NEUTRAL_KEYS
+from hfbench.config import NEUTRAL_KEYS, flatten
 from hfbench.results import RunResult, Status
 
 SCRATCH = "scratch"
@@ -36,7 +36,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Group:
-    """All runs of one strategy on one task, checkpoint and data set; one run per seed counts."""
+    """All runs of one strategy on one task, checkpoint and data set."""
 
     task: str
     checkpoint: str
@@ -55,6 +55,7 @@ class Group:
     saved_bytes: Spread | None
     failures: tuple[Failure, ...]
     differing_config: tuple[str, ...]  # configuration keys in which the runs differ
+    settings: Mapping[str, Any]  # of the first run, without those of the strategy
 
     @property
     def trainable_percent(self) -> float | None:
@@ -86,7 +87,7 @@ class ScratchComparison:
 def aggregate(results: Iterable[RunResult]) -> list[Group]:
     """One group per (task, checkpoint, dataset, strategy).
 
-    Of several runs with the same seed the one that started last counts. Groups are ordered by
+    Of several results of the same run the one that started last counts. Groups are ordered by
     task, checkpoint and dataset; within these scratch comes first, then the others by trainable
     parameters.
     """
@@ -96,16 +97,25 @@ def aggregate(results: Iterable[RunResult]) -> list[Group]:
 
 
 def latest_runs(results: Iterable[RunResult]) -> list[RunResult]:
-    """The last started run of each (task, checkpoint, dataset, strategy, seed)."""
-    latest: dict[tuple[Any, ...], RunResult] = {}
+    """The last started result of each run: of the same settings, data and seed."""
+    latest: dict[tuple[str, ...], RunResult] = {}
     for result in sorted(results, key=lambda run: run.started_at):
-        latest[(*_group_key(result), result.seed)] = result
+        latest[(*_group_key(result), result.run_id)] = result
     return sorted(latest.values(), key=lambda run: (*_group_key(run), run.seed))
 
 
 def sections(groups: Iterable[Group]) -> list[list[Group]]:
     """The groups that can be compared with each other: same task, checkpoint and dataset."""
     return [list(members) for _, members in groupby(groups, key=_section_key)]
+
+
+def differing_settings(groups: Sequence[Group]) -> tuple[str, ...]:
+    """Settings, the strategy's own apart, in which the strategies of one section differ."""
+    first = groups[0].settings
+    keys = {key for group in groups for key in group.settings.keys() | first.keys()}
+    return tuple(
+        sorted(k for k in keys if any(g.settings.get(k) != first.get(k) for g in groups[1:]))
+    )
 
 
 def beats_scratch(groups: Sequence[Group]) -> ScratchComparison | None:
@@ -169,6 +179,11 @@ def _group(runs: list[RunResult]) -> Group:
             if run.status != "succeeded"
         ),
         differing_config=_differing_config(runs),
+        settings={
+            key: value
+            for key, value in flatten(first.config)
+            if not key.startswith("strategy.") and key not in ("seed", *NEUTRAL_KEYS)
+        },
     )
 
 
@@ -183,16 +198,8 @@ def _spread(values: Iterable[float | None]) -> Spread | None:
 
 def _differing_config(runs: Sequence[RunResult]) -> tuple[str, ...]:
     """Keys of what was trained that are not the same in all runs."""
-    flat = [dict(_flatten(run.config, "")) for run in runs]
+    flat = [dict(flatten(run.config)) for run in runs]
     keys = {key for values in flat for key in values} - {"seed", *NEUTRAL_KEYS}
     return tuple(
         sorted(key for key in keys if any(v.get(key) != flat[0].get(key) for v in flat[1:]))
     )
-
-
-def _flatten(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

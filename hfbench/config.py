@@ -10,7 +10,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -32,6 +32,8 @@ NEUTRAL_KEYS = (
     "training.save_steps",
 )
 
+LORA_OPTIONS = ("r", "lora_alpha", "lora_dropout", "targets", "last_n")
+
 T = TypeVar("T")
 
 
@@ -41,14 +43,11 @@ class ModelConfig:
 
     checkpoint: str = ""  # hub name, local folder, or bundled/<name>
     revision: str | None = None
-    trust_remote_code: bool = False
 
-    def __post_init__(self) -> None:
-        if self.trust_remote_code and self.revision is None:
-            raise UserError(
-                "model.trust_remote_code=true runs code from the repository: pin it with "
-                "model.revision=<commit>"
-            )
+    @property
+    def label(self) -> str:
+        """The checkpoint with its revision, as results name it."""
+        return self.checkpoint if self.revision is None else f"{self.checkpoint}@{self.revision}"
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,12 @@ class DataConfig:
     max_eval_samples: int | None = None
     max_length: int = 128  # tokens
     max_seconds: float = 1.0  # longer audio is cropped at its centre
+
+    @property
+    def label(self) -> str:
+        """The data with their configuration and revision, as results name them."""
+        text = self.source if self.name is None else f"{self.source} ({self.name})"
+        return text if self.revision is None else f"{text}@{self.revision}"
 
     def __post_init__(self) -> None:
         for key in ("validation_fraction", "test_fraction"):
@@ -110,6 +115,14 @@ class StrategyConfig:
         _check("strategy.lora_alpha", self.lora_alpha, self.lora_alpha >= 1, "a number >= 1")
         _check("strategy.lora_dropout", self.lora_dropout, 0 <= self.lora_dropout < 1, "in [0, 1)")
         _check("strategy.last_n", self.last_n, self.last_n is None or self.last_n >= 1, ">= 1")
+        if self.name != "lora" and (foreign := self._changed(*LORA_OPTIONS)):
+            raise UserError(
+                f"strategy.{foreign[0]} belongs to lora, not to {self.name}"
+                + (f"; for the last blocks write last_{self.last_n}" if self.last_n else "")
+            )
+
+    def _changed(self, *keys: str) -> list[str]:
+        return [key for key in keys if getattr(self, key) != _default(StrategyConfig, key)]
 
     @property
     def label(self) -> str:
@@ -120,11 +133,8 @@ class StrategyConfig:
             text = "blocks:" + "+".join(str(index) for index in self.blocks)
         else:
             text = self.name
-        options = [
-            f"{key}={getattr(self, key)}"
-            for key in ("r", "lora_alpha", "lora_dropout", "targets", "last_n")
-            if getattr(self, key) != _default(StrategyConfig, key)
-        ]
+        changed = self._changed(*LORA_OPTIONS, "learning_rate_factor")
+        options = [f"{key}={getattr(self, key)}" for key in changed]
         if self.freeze:
             options.append("freeze=" + "+".join(self.freeze))
         return f"{text}:{','.join(options)}" if options else text
@@ -178,6 +188,9 @@ class RunConfig:
     output_dir: str | None = None  # None: runs/<task>/<checkpoint>_<data>/<strategy>_seed<seed>
     tracker: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
 
+    def __post_init__(self) -> None:
+        _check("seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict of what JSON holds, as it is stored in a result."""
         values: dict[str, Any] = _with_lists(dataclasses.asdict(self))
@@ -221,7 +234,7 @@ def load_config(
         key, equals, text = override.partition("=")
         if not equals:
             raise UserError(f"override {override!r} is not written key=value")
-        _set(values, key.strip(), text if key == "strategy" else yaml.safe_load(text))
+        _set(values, key.strip(), text if key == "strategy" else _value(text, override))
     if isinstance(values.get("strategy"), str):
         values["strategy"] = dataclasses.asdict(parse_strategy(values["strategy"]))
     if task is not None and values.setdefault("task", task) != task:
@@ -229,9 +242,14 @@ def load_config(
     return _build(RunConfig, values, "")
 
 
-def replace(config: RunConfig, **changes: Any) -> RunConfig:
-    """The same run with other top-level fields (``strategy``, ``seed``, ``output_dir``)."""
-    return dataclasses.replace(config, **changes)
+def _value(text: str, override: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(
+            f"override {override!r}: the value is not valid YAML; put it into quotes, a list into "
+            "brackets with quoted items"
+        ) from error
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -239,7 +257,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"config file {str(path)!r} does not exist")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"config file {str(path)!r} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"config file {str(path)!r} holds no key: value pairs")
@@ -308,6 +326,15 @@ def _convert_scalar(value: Any, kind: type, dotted: str) -> Any:
         if number is not None and math.isfinite(number) and (kind is float or number.is_integer()):
             return kind(number)
     raise UserError(f"{dotted}={value!r} is not a valid {kind.__name__}")
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as ``(section.key, value)``."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _with_lists(value: Any) -> Any:

@@ -7,6 +7,12 @@ class UserError(ValueError):
     exit_code = 2
 
 
+class TrainingFailedError(RuntimeError):
+    """A run that could not go on, with advice: it diverged or ran out of memory. Exit code 1."""
+
+    exit_code = 1
+
+
 class HubUnreachableError(RuntimeError):
     """The Hugging Face Hub is needed and does not answer. Exit code 3."""
 

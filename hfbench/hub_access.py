@@ -1,12 +1,13 @@
-"""What goes wrong between this machine and the Hugging Face Hub, said in one message."""
+"""Which names are the Hugging Face Hub's, and what goes wrong on the way there, in one message."""
 
 import functools
 import os
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Literal
 
 import httpx2
@@ -15,6 +16,8 @@ from safetensors import SafetensorError
 
 from hfbench.errors import HubUnreachableError, UserError
 
+BUNDLED = "bundled/"  # before the names of what the package holds
+BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 CONNECT_SECONDS = 5.0  # longest wait for the hub to accept a connection
 
 Kind = Literal["checkpoint", "data set"]
@@ -29,6 +32,40 @@ _UNREACHABLE = (
 )
 
 
+def bundled_name(name: str, *, key: str, choices: Collection[str]) -> str | None:
+    """What follows ``bundled/`` in ``key=name``; None for other names.
+
+    Raises UserError when it is none of ``choices``.
+    """
+    if not name.startswith(BUNDLED):
+        return None
+    if name.removeprefix(BUNDLED) not in choices:
+        known = ", ".join(BUNDLED + choice for choice in choices)
+        raise UserError(f"{key}={name!r} is not bundled; choose: {known}")
+    return name.removeprefix(BUNDLED)
+
+
+def local_path(
+    name: str, *, key: str, choices: Collection[str], suffixes: Collection[str] = ()
+) -> Path | None:
+    """The file or folder that ``key=name`` names; None for a name of the hub.
+
+    Raises UserError when there is none and the hub has no such names either: more than one
+    slash, a leading ``.``, ``/`` or ``~``, one of ``suffixes`` at the end.
+    """
+    path = Path(name).expanduser()
+    if name and path.exists():
+        return path
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if not name or looks_local or path.suffix.lower() in suffixes:
+        known = ", ".join(BUNDLED + choice for choice in choices)
+        raise UserError(
+            f"{key}={name!r} does not exist; write a local path, a hub name (owner/name) or one "
+            f"of {known}"
+        )
+    return None
+
+
 @contextmanager
 def hub_errors(kind: Kind, name: str) -> Iterator[None]:
     """Turn what the Hugging Face libraries raise while loading ``name`` into our two errors.
@@ -37,12 +74,13 @@ def hub_errors(kind: Kind, name: str) -> Iterator[None]:
     an unknown, gated or private repository, an unknown revision and unreadable files. Anything
     else passes unchanged.
     """
-    _go_offline_without_hub()
+    if not name.startswith(BUNDLED) and not Path(name).expanduser().exists():
+        _go_offline_without_hub()
     try:
         yield
     except (UserError, HubUnreachableError):
         raise
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:
         translated = _translate(error, kind, name)
         if translated is None:
             raise
@@ -115,7 +153,7 @@ def _go_offline_without_hub() -> None:
     Behind a proxy the hub cannot be tried directly, so nothing is concluded there.
     """
     hub = urllib.parse.urlparse(constants.ENDPOINT)
-    if hub.hostname is None or urllib.request.getproxies():
+    if constants.HF_HUB_OFFLINE or hub.hostname is None or urllib.request.getproxies():
         return
     port = hub.port or {"http": 80}.get(hub.scheme, 443)
     try:

@@ -5,42 +5,54 @@ starts in a fraction of a second, its peak memory is its own, and a run that die
 with it. This module does not import torch.
 """
 
+import dataclasses
 import multiprocessing
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hfbench.config import RunConfig, StrategyConfig, replace
-from hfbench.record import run_name
+from hfbench.config import RunConfig, StrategyConfig
+from hfbench.record import finished_result, run_name
 
 
-def run_matrix(
+def plan_matrix(
     config: RunConfig, strategies: Sequence[StrategyConfig], seeds: Sequence[int], folder: Path
-) -> int:
-    """Run what is not finished of ``strategies`` × ``seeds`` into folders below ``folder``.
+) -> list[RunConfig]:
+    """One configuration for each of ``strategies`` × ``seeds``, in folders below ``folder``."""
+    runs = [
+        dataclasses.replace(config, strategy=strategy, seed=seed)
+        for seed in seeds
+        for strategy in strategies
+    ]
+    return [dataclasses.replace(run, output_dir=str(folder / run_name(run))) for run in runs]
+
+
+def run_matrix(runs: Sequence[RunConfig], *, debug: bool = False) -> int:
+    """Run what is not finished; returns the number of runs that failed.
 
     A run that fails leaves its result and the others go on; a mistake of the user ends all with
-    its exit code. Returns the number of runs that failed.
+    its exit code. ``debug`` shows the traceback of a mistake.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hfbench.run"])
-    total, failed = len(strategies) * len(seeds), 0
-    for index, (seed, strategy) in enumerate((s, t) for s in seeds for t in strategies):
-        print(f"\n[{index + 1}/{total}] {strategy.label}, seed {seed}", flush=True)
-        run = replace(config, strategy=strategy, seed=seed)
-        run = replace(run, output_dir=str(folder / run_name(run)))
-        process = context.Process(target=_run_in_child, args=(run,))
+    failed = 0
+    for index, run in enumerate(runs):
+        title = f"[{index + 1}/{len(runs)}] {run.strategy.label}, seed {run.seed}"
+        folder = Path(str(run.output_dir))
+        if finished_result(folder, run) is not None:
+            print(f"{title}: {folder} holds this run already")
+            continue
+        print(f"\n{title}", flush=True)
+        process = context.Process(target=_run_in_child, args=(run, debug))
         process.start()
         process.join()
         if process.exitcode in (2, 3, 130):
             sys.exit(process.exitcode)
-        if process.exitcode != 0:
-            failed += 1
-            print(f"{strategy.label}, seed {seed} ended with code {process.exitcode}")
+        failed += process.exitcode != 0
     return failed
 
 
-def _run_in_child(config: RunConfig) -> None:
+def _run_in_child(config: RunConfig, debug: bool) -> None:
     from hfbench.cli import guarded
     from hfbench.run import run
 
@@ -48,4 +60,4 @@ def _run_in_child(config: RunConfig) -> None:
         run(config)
         return 0
 
-    sys.exit(guarded(action))
+    sys.exit(guarded(action, debug=debug))

@@ -20,7 +20,7 @@ def run_folder(config: RunConfig) -> Path:
     """Where a run writes: ``output_dir``, or a folder named after what is run."""
     if config.output_dir is not None:
         return Path(config.output_dir)
-    what = f"{slug(config.model.checkpoint)}_{slug(config.data.source)}"
+    what = f"{slug(config.model.label)}_{slug(config.data.label)}"
     return Path("runs") / config.task / what / run_name(config)
 
 
@@ -42,14 +42,18 @@ def finished_result(folder: Path, config: RunConfig) -> RunResult | None:
     if result.run_id != run_id(config):
         raise UserError(
             f"{str(folder)!r} holds another run ({result.strategy}, seed {result.seed}, with other "
-            "settings): choose another output_dir or remove that folder"
+            "settings, data or checkpoint): choose another output_dir or remove that folder"
         )
     return result if result.status == "succeeded" else None
 
 
 def run_id(config: RunConfig) -> str:
-    """A name that two runs share exactly when their settings give the same numbers."""
+    """A name that two runs share exactly when their settings and local files are the same."""
     values = config.to_dict()
+    values["local files"] = [
+        _file_stamps(config.model.checkpoint, "checkpoints"),
+        _file_stamps(config.data.source, "data"),
+    ]
     for key in NEUTRAL_KEYS:
         section, _, name = key.rpartition(".")
         (values[section] if section else values).pop(name)
@@ -61,15 +65,21 @@ class Record:
     """Collects the fields of a result while the run goes on."""
 
     def __init__(
-        self, config: RunConfig, folder: Path, *, primary_metric: str, num_processes: int
+        self,
+        config: RunConfig,
+        folder: Path,
+        *,
+        primary_metric: str,
+        greater_is_better: bool,
+        num_processes: int,
     ) -> None:
         self.folder = folder
         self.written = False
         self.fields: dict[str, Any] = {
             "run_id": run_id(config),
             "task": config.task,
-            "checkpoint": config.model.checkpoint,
-            "dataset": config.data.source,
+            "checkpoint": config.model.label,
+            "dataset": config.data.label,
             "strategy": config.strategy.label,
             "seed": config.seed,
             "config": config.to_dict(),
@@ -79,6 +89,7 @@ class Record:
             "parameters": None,
             "history": (),
             "primary_metric": primary_metric,
+            "greater_is_better": greater_is_better,
             "best_validation": None,
             "test_metrics": {},
             "data": {},
@@ -99,11 +110,22 @@ class Record:
         return RunResult(status=status, reason=reason, **self.fields)
 
     def write(self, status: Status, reason: str | None) -> RunResult:
-        """Build the result and save it; for the main process."""
+        """Build the result and save it, whole or not at all."""
         result = self.build(status, reason)
         result.save(self.folder / RESULT_FILE)
         self.written = True
         return result
+
+
+def _file_stamps(name: str, kind: str) -> list[tuple[str, int, int]]:
+    """Name, size and time of every file of a local source; empty for a hub name."""
+    bundled = Path(__file__).parent / "bundled" / kind / name.removeprefix("bundled/")
+    path = bundled if name.startswith("bundled/") else Path(name).expanduser()
+    if not name or not path.exists():
+        return []
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    stamps = ((file, file.stat()) for file in files)
+    return [(str(f.relative_to(path)), s.st_size, s.st_mtime_ns) for f, s in stamps]
 
 
 def slug(text: str) -> str:

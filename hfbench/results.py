@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
+from hfbench.disk import sync
 from hfbench.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -180,7 +181,7 @@ class RunResult:
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
-            _sync_folder(path.parent)
+            sync(path.parent)
         except OSError as error:
             raise UserError(
                 f"cannot write the result {str(path)!r}: {error.strerror}; free some space or "
@@ -271,14 +272,3 @@ def _not_finite(value: Any, name: str) -> Iterator[str]:
             yield from _not_finite(item, f"{name}.{index}")
     elif isinstance(value, float) and not math.isfinite(value):
         yield f"{name} ({value})"
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename durable; systems that cannot open a folder (Windows) go without."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,34 +1,37 @@
 """One run from a configuration to a saved, checked model and its result."""
 
-import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import nn
 
-from hfbench.config import RunConfig
+from hfbench.config import RunConfig, flatten
 from hfbench.data.splits import describe as describe_data
-from hfbench.errors import HubUnreachableError, UserError
+from hfbench.errors import HubUnreachableError, TrainingFailedError, UserError
 from hfbench.models.structure import Structure, canonical_name, find_structure
 from hfbench.parameters import count_parameters
 from hfbench.record import Record, finished_result, run_folder
 from hfbench.report.tables import format_parameters
 from hfbench.results import ParameterReport, RunResult, Status
-from hfbench.saving import MODEL_FOLDER, check_saved, save_model
+from hfbench.saving import MODEL_FOLDER, save_model
 from hfbench.strategies import apply_strategy, learning_rate_factor, set_training_mode
 from hfbench.tasks import make_task
 from hfbench.tasks.base import Task, TaskData
 from hfbench.training.batching import SampleSource
 from hfbench.training.evaluation import predict_split
 from hfbench.training.fit import FitResult, Objective, fit
-from hfbench.training.memory import peak_bytes, reset_peak
 from hfbench.training.optimizer import LearningRates
 from hfbench.training.state import clear
+from hfbench.training.threads import choose_threads
+
+OUT_OF_MEMORY_ADVICE = (
+    "out of memory: lower training.batch_size (and raise training.gradient_accumulation_steps as "
+    "much), or choose a strategy that trains less"
+)
 
 
 @dataclass(frozen=True)
@@ -60,27 +63,39 @@ def run(config: RunConfig) -> RunResult:
         config,
         folder,
         primary_metric=task.primary_metric,
+        greater_is_better=task.greater_is_better,
         num_processes=accelerator.num_processes,
     )
-    write = record.write if accelerator.is_main_process else record.build
+    if accelerator.device.type == "cpu" and accelerator.num_processes == 1:
+        record.fields["hardware"]["threads"] = choose_threads()
+    begun = False
     try:
         prepared = prepare(config, task, accelerator)
         accelerator.print(describe(config, prepared))
         record.update(parameters=prepared.parameters, data=dict(prepared.data.summary))
-        write("failed", "the process ended before the run did, for instance killed for its memory")
+        begun = True
+        if accelerator.is_main_process:
+            record.write("failed", "the process ended before the run: killed, or interrupted")
+        start_tracker(config, accelerator)
         fitted = train(config, prepared, accelerator, folder)
-        record.update(**_training_fields(fitted, prepared, accelerator))
-        test = evaluate(config, prepared, prepared.data.test, accelerator, "test")
-        saved_bytes = save(prepared, accelerator, folder)
-        record.update(test_metrics=test, saved_bytes=saved_bytes)
+        record.update(**_training_fields(fitted))
+        test = evaluate(config, task, prepared.model, prepared.data.test, accelerator, "test")
+        record.update(test_metrics=test, saved_bytes=save(config, prepared, accelerator, folder))
+        record.update(total_seconds=time.perf_counter() - started)
+        result = record.build("succeeded", None)
+        if accelerator.is_main_process:
+            record.write("succeeded", None)
     except Exception as error:
-        if not isinstance(error, (UserError, HubUnreachableError)) or record.written:
-            record.update(total_seconds=time.perf_counter() - started)
+        # Any process may be the one that fails; the others are then ended from outside.
+        if begun or not isinstance(error, (UserError, HubUnreachableError)):
             status: Status = "out_of_memory" if is_out_of_memory(error) else "failed"
-            write(status, f"{type(error).__name__}: {error}")
+            record.update(total_seconds=time.perf_counter() - started)
+            record.write(status, f"{type(error).__name__}: {error}")
+        for tracker in accelerator.trackers:
+            tracker.finish()
+        if is_out_of_memory(error):
+            raise TrainingFailedError(f"{OUT_OF_MEMORY_ADVICE} ({error})") from error
         raise
-    record.update(total_seconds=time.perf_counter() - started)
-    result = write("succeeded", None)
     clear(folder, accelerator)
     accelerator.print(_summary(result, folder))
     accelerator.end_training()
@@ -88,21 +103,35 @@ def run(config: RunConfig) -> RunResult:
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
-    """The Accelerator of a run: its precision and tracker are the configuration's."""
+    """The Accelerator of a run: its precision and tracker are the configuration's.
+
+    Raises UserError for a precision that the device cannot do and a tracker not installed.
+    """
     tracked = config.tracker != "none"
+    precision = config.training.mixed_precision
     accelerator = Accelerator(
-        mixed_precision=config.training.mixed_precision,
+        mixed_precision=precision,
         log_with=config.tracker if tracked else None,
         project_dir=str(run_folder(config)) if tracked else None,
     )
-    if tracked:
-        if not accelerator.log_with:  # Accelerate leaves out what is not installed
-            raise UserError(
-                f"tracker={config.tracker} is not installed: pip install {config.tracker}, or "
-                "choose tracker=none"
-            )
-        accelerator.init_trackers("hfbench", config={"strategy": config.strategy.label})
+    if precision != "no" and not accelerator.native_amp:
+        raise UserError(
+            f"training.mixed_precision={precision} does not work on {accelerator.device.type}: "
+            "choose bf16 or no"
+        )
+    if tracked and not accelerator.log_with:  # Accelerate leaves out what is not installed
+        raise UserError(
+            f"tracker={config.tracker} is not installed: pip install {config.tracker}, or choose "
+            "tracker=none"
+        )
     return accelerator
+
+
+def start_tracker(config: RunConfig, accelerator: Accelerator) -> None:
+    """Open the tracker with the run's settings; without one nothing happens."""
+    if accelerator.log_with:
+        values = {key: str(value) for key, value in flatten(config.to_dict())}
+        accelerator.init_trackers("hfbench", config=values)
 
 
 def prepare(config: RunConfig, task: Task, accelerator: Accelerator) -> Prepared:
@@ -121,7 +150,7 @@ def describe(config: RunConfig, prepared: Prepared) -> str:
     rates = learning_rates(config)
     factor = learning_rate_factor(config.strategy)
     lines = [
-        f"\n{config.task}: {config.model.checkpoint} on {config.data.source}, "
+        f"\n{config.task}: {config.model.label} on {config.data.label}, "
         f"strategy {config.strategy.label}, seed {config.seed}",
         describe_data(prepared.data.summary),
         f"learning rate {rates.rest:g} = {config.training.learning_rate:g} × {factor:g}, "
@@ -143,13 +172,8 @@ def train(
     task, structure = prepared.task, prepared.structure
 
     def validate(model: nn.Module) -> dict[str, Any]:
-        return evaluate(
-            config,
-            dataclasses.replace(prepared, model=model),
-            prepared.data.validation,
-            accelerator,
-            "validate",
-        )
+        validation = prepared.data.validation
+        return evaluate(config, task, model, validation, accelerator, "validate")
 
     objective = Objective(
         collate=task.collate,
@@ -161,7 +185,6 @@ def train(
         is_head=lambda name: structure.part_of(canonical_name(name)) == "head",
     )
     set_seed(config.seed, device_specific=True)  # dropout differs between processes
-    reset_peak(accelerator.device)
     return fit(
         prepared.model,
         prepared.data.train,
@@ -177,15 +200,15 @@ def train(
 
 def evaluate(
     config: RunConfig,
-    prepared: Prepared,
+    task: Task,
+    model: nn.Module,
     split: SampleSource,
     accelerator: Accelerator,
     title: str,
 ) -> dict[str, Any]:
     """Loss and metrics of a whole split, every sample once."""
-    task = prepared.task
     found = predict_split(
-        prepared.model,
+        model,
         split,
         collate=task.collate,
         loss_units=task.loss_units,
@@ -193,21 +216,28 @@ def evaluate(
         batch_size=config.training.eval_batch_size,
         accelerator=accelerator,
         lengths=task.sample_lengths(split),
+        num_workers=config.training.num_workers,
         title=title,
     )
     metrics: dict[str, Any] = task.compute_metrics(found.predictions, found.references)
     return {"loss": found.loss} | metrics
 
 
-def save(prepared: Prepared, accelerator: Accelerator, folder: Path) -> int | None:
+def save(
+    config: RunConfig, prepared: Prepared, accelerator: Accelerator, folder: Path
+) -> int | None:
     """Save on the main process and check the saved model; its bytes (main process only)."""
     saved_bytes = None
     if accelerator.is_main_process:
-        model = accelerator.unwrap_model(prepared.model)
-        target = folder / MODEL_FOLDER
-        saved_bytes = save_model(model, prepared.task.save_processor, target)
-        samples = [prepared.data.test[i] for i in range(min(8, len(prepared.data.test)))]
-        check_saved(model, target, prepared.task.collate(samples))
+        test = prepared.data.test
+        saved_bytes = save_model(
+            # Without Accelerate's mixed precision around forward: as whoever loads it will run it.
+            accelerator.unwrap_model(prepared.model, keep_fp32_wrapper=False),
+            prepared.task.save_processor,
+            folder / MODEL_FOLDER,
+            base=config.model,
+            check=prepared.task.collate([test[i] for i in range(min(8, len(test)))]),
+        )
     accelerator.wait_for_everyone()
     return saved_bytes
 
@@ -220,21 +250,20 @@ def learning_rates(config: RunConfig) -> LearningRates:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the memory of the GPU or of the machine was exhausted."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "allocate memory" in str(error)
+    signs = ("out of memory", "allocate memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
     )
 
 
-def _training_fields(
-    fitted: FitResult, prepared: Prepared, accelerator: Accelerator
-) -> dict[str, Any]:
+def _training_fields(fitted: FitResult) -> dict[str, Any]:
     return {
         "history": fitted.history,
         "best_validation": fitted.best_metric,
         "train_seconds": fitted.train_seconds,
         "samples_per_second": fitted.samples_seen / fitted.train_seconds,
         "steps": len(fitted.step_losses),
-        "peak_memory_bytes": peak_bytes(accelerator.device),
+        "peak_memory_bytes": fitted.peak_memory_bytes,
     }
 
 

@@ -11,28 +11,42 @@ import transformers
 from peft import PeftConfig, PeftModel
 from torch import nn
 
+from hfbench.config import ModelConfig
+from hfbench.disk import sync
 from hfbench.errors import UserError
+from hfbench.models.bundled import resolve_checkpoint
 from hfbench.models.loading import quiet
 from hfbench.training.batching import Batch
-from hfbench.training.state import sync
 
 MODEL_FOLDER = "model"
 
 
-def save_model(model: nn.Module, save_processor: Callable[[Path], None], folder: Path) -> int:
+def save_model(
+    model: nn.Module,
+    save_processor: Callable[[Path], None],
+    folder: Path,
+    *,
+    base: ModelConfig,
+    check: Batch,
+) -> int:
     """Write a plain Hugging Face folder (LoRA: adapter with its head) and return its bytes.
 
-    The folder is written under another name, flushed, then renamed: where ``folder`` exists it is
-    complete. Weights are safetensors.
+    The folder is written under another name, flushed, loaded again and compared on the batch
+    ``check``, then renamed: where ``folder`` exists it is complete and loads. Weights are
+    safetensors. An adapter names its ``base`` as it was given, with the revision.
+
+    Raises:
+        RuntimeError: the saved model gives other logits.
     """
     temporary = folder.with_name(f".partial-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     with quiet():
-        _write(model, temporary)
+        _write(model, temporary, base)
     save_processor(temporary)
     for path in temporary.rglob("*"):
         sync(path)
+    check_saved(model, temporary, check)
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
     sync(folder.parent)
@@ -59,7 +73,7 @@ def _read(folder: Path) -> nn.Module:
         return model.eval()
     adapter = PeftConfig.from_pretrained(str(folder))
     base = model_class.from_pretrained(
-        adapter.base_model_name_or_path,
+        resolve_checkpoint(adapter.base_model_name_or_path),
         revision=adapter.revision,
         config=config,
         use_safetensors=True,
@@ -73,7 +87,7 @@ def check_saved(model: nn.Module, folder: Path, batch: Batch) -> None:
     model.eval()
     device = next(model.parameters()).device
     on_device = {key: value.to(device) for key, value in batch.items()}
-    with torch.inference_mode():
+    with torch.no_grad():
         expected = model(**on_device).logits
         actual = load_model(folder).to(device)(**on_device).logits
     if not torch.equal(expected, actual):
@@ -81,11 +95,15 @@ def check_saved(model: nn.Module, folder: Path, batch: Batch) -> None:
         raise RuntimeError(f"the model saved in {folder} gives other logits (by {difference:.3g})")
 
 
-def _write(model: Any, folder: Path) -> None:
+def _write(model: Any, folder: Path, base: ModelConfig) -> None:
     if isinstance(model, PeftModel):
+        local = Path(base.checkpoint).expanduser()
+        named = str(local.resolve()) if local.exists() else base.checkpoint
+        model.peft_config["default"].base_model_name_or_path = named
+        model.peft_config["default"].revision = base.revision
         model.save_pretrained(str(folder), save_embedding_layers=False)
-        base: Any = model.get_base_model()
-        base.config.architectures = [type(base).__name__]
-        base.config.save_pretrained(folder)
+        adapted: Any = model.get_base_model()
+        adapted.config.architectures = [type(adapted).__name__]
+        adapted.config.save_pretrained(folder)
     else:
         model.save_pretrained(folder)

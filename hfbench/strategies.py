@@ -16,6 +16,7 @@ from hfbench.models.loading import quiet
 from hfbench.models.structure import (
     Structure,
     canonical_name,
+    has_parameters,
     is_duplicate,
     linear_layers,
 )
@@ -107,7 +108,7 @@ def set_training_mode(model: nn.Module, structure: Structure) -> None:
             module.eval()
             continue
         for inner in module.modules():
-            inner.training = _any_trains(inner) or not _has_parameters(inner)
+            inner.training = _any_trains(inner) or not has_parameters(inner)
 
 
 def learning_rate_factor(strategy: StrategyConfig) -> float:
@@ -294,13 +295,9 @@ def _set_containers(
         for child in modules[name].children():
             if any(child is module for module in on_the_way):
                 break
-            if not _has_parameters(child):
+            if not has_parameters(child):
                 child.train(prefix_trains)
 
 
 def _any_trains(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
-
-
-def _has_parameters(module: nn.Module) -> bool:
-    return next(module.parameters(), None) is not None

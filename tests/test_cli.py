@@ -43,6 +43,7 @@ def test_compare_runs_what_is_missing_and_prints_table_and_image(
     assert first.items() <= second.items()  # not run again
     printed = capfd.readouterr().out
     assert printed.count("holds this run already") == 2
+    assert "were not run alike" not in printed
     assert "standard deviation" in printed
     images = list(output.glob("*.png"))
     assert len(images) == 1
@@ -83,6 +84,9 @@ def test_a_mistake_ends_the_matrix_before_anything_is_trained(
         (["compare", "/nowhere/at-all"], "'/nowhere/at-all' does not exist"),
         (["compare", "--config", "/nowhere.yaml"], "'/nowhere.yaml' does not exist"),
         (["compare", "seed=1"], "needs --config FILE"),
+        (["compare", "runs", "--seeds", "1"], "belong to --config FILE"),
+        (["compare", "--config", "c.yaml", "seed=1"], "sets seed itself: use --seeds"),
+        (["compare", "--config", "c.yaml", "strategy.r=4"], "use --strategies"),
     ],
 )
 def test_a_wrong_command_line_is_named(

@@ -21,6 +21,7 @@ from hfbench.errors import UserError
         ),
         ("full:freeze=*.bias+bert.*", StrategyConfig(name="full", freeze=("*.bias", "bert.*"))),
         ("bitfit", StrategyConfig(name="bitfit")),
+        ("lora:learning_rate_factor=2.5", StrategyConfig(name="lora", learning_rate_factor=2.5)),
     ],
 )
 def test_a_strategy_has_one_spelling(text: str, expected: StrategyConfig) -> None:
@@ -73,7 +74,9 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
         ("training=2", "training=2 must be a section"),
         ("training.mixed_precision=fp8", "'fp8' is not one of no, bf16, fp16"),
         ("data.validation_fraction=1.5", "must be in .0, 1."),
-        ("model.trust_remote_code=true", "model.revision"),
+        ("strategy.freeze=[*.bias]", "the value is not valid YAML"),
+        ("strategy=head:last_n=2", "strategy.last_n belongs to lora, not to head.*write last_2"),
+        ("seed=-1", "seed=-1 must be from 0"),
         ("seed", "override 'seed' is not written key=value"),
         ("tracker=excel", "'excel' is not one of none, tensorboard"),
         ("strategy.freeze=word", "strategy.freeze='word' must be a list"),
@@ -89,6 +92,9 @@ def test_a_wrong_file_is_named(tmp_path: Path) -> None:
         load_config("nowhere.yaml")
     path = tmp_path / "broken.yaml"
     path.write_text("a: [")
+    with pytest.raises(UserError, match="is not valid YAML"):
+        load_config(path)
+    path.write_bytes(b"task: \xff")
     with pytest.raises(UserError, match="is not valid YAML"):
         load_config(path)
     path.write_text("- a")

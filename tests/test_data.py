@@ -1,6 +1,9 @@
 """Sources, columns, labels and splits."""
 
+import errno
 import json
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
@@ -9,17 +12,17 @@ import numpy as np
 import pytest
 import soundfile
 from datasets import ClassLabel, Dataset, Features, Value
-from huggingface_hub import errors
+from huggingface_hub import constants, errors
 from PIL import Image
 
 from hfbench.config import DataConfig
 from hfbench.data.columns import Columns, Modality, detect_columns, encode_labels, label_names
 from hfbench.data.files import load_table
 from hfbench.data.media import decode_image
-from hfbench.data.sources import bundled_data, load_bundled
+from hfbench.data.sources import PARQUET_REVISION, bundled_data, load_bundled, load_hub
 from hfbench.data.splits import describe, fingerprint, load_splits, stratified_split
 from hfbench.errors import HubUnreachableError, UserError
-from hfbench.hub_access import hub_errors
+from hfbench.hub_access import _go_offline_without_hub, hub_errors
 
 
 def columns_of(columns: dict[str, list], modality: Modality = "text", **data: str) -> Columns:
@@ -93,11 +96,29 @@ def test_labels_become_positions_in_the_names() -> None:
     assert encode_labels(dataset, "y", ("no", "yes"), "train") == [0, 1, 0]
 
 
-@pytest.mark.parametrize("value", [-1, None])
-def test_a_withheld_label_is_an_error(value: int | None) -> None:
-    dataset = Dataset.from_dict({"y": [0, value]})
-    with pytest.raises(UserError, match=r"'test' has no label in row 1.*data.test_split"):
+@pytest.mark.parametrize(
+    ("values", "kind", "row"),
+    [
+        ([0, None], Value("int64"), 1),
+        (["0", ""], Value("string"), 1),
+        ([0, -1], ClassLabel(names=["0", "1"]), 1),
+        ([-1, -1], Value("int64"), 0),
+    ],
+)
+def test_a_withheld_label_is_an_error(values: list, kind: Value | ClassLabel, row: int) -> None:
+    dataset = Dataset.from_dict({"y": values}, features=Features({"y": kind}))
+    with pytest.raises(UserError, match=rf"'test' has no label in row {row}.*data.test_split"):
         encode_labels(dataset, "y", ("0", "1"), "test")
+
+
+def test_minus_one_beside_other_whole_numbers_is_a_label() -> None:
+    dataset = Dataset.from_dict({"y": [1, -1, 1]})
+    assert label_names(dataset, "y") == ("-1", "1")
+    assert encode_labels(dataset, "y", ("-1", "1"), "train") == [1, 0, 1]
+
+
+def test_a_digit_that_is_no_number_is_a_word() -> None:
+    assert label_names(Dataset.from_dict({"y": ["²", "10", "9"]}), "y") == ("10", "9", "²")
 
 
 def test_fractions_and_lists_are_no_labels() -> None:
@@ -207,6 +228,7 @@ def test_the_fingerprint_follows_the_contents() -> None:
         return fingerprint({"train": one, "validation": one, "test": one})
 
     assert of("a") == of("a") != of("b")
+    assert of("/" + "a" * 5000) != of("b")  # a text, too long to be asked for as a file
 
 
 # ---- local files
@@ -251,6 +273,28 @@ def test_json_and_parquet_hold_the_same_rows(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
+def test_shards_with_columns_of_different_types_are_an_error(tmp_path: Path) -> None:
+    for number, label in enumerate((1, "b")):
+        rows = {"text": ["w"], "label": [label]}
+        Dataset.from_dict(rows).to_parquet(tmp_path / f"train-{number}.parquet")
+    with pytest.raises(UserError, match=r"split 'train'.*train-0.parquet, train-1.*same types"):
+        load_splits(DataConfig(source=str(tmp_path)), "text")
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [("a.png", Value("string")), ({"bytes": b"x", "path": None}, datasets.Image(decode=False))],
+)
+def test_a_row_without_an_image_is_named(
+    tmp_path: Path, value: str | dict, kind: Value | datasets.Image
+) -> None:
+    rows = {"image": [value, None] * 20, "label": list("aabb" * 10)}
+    typed = Dataset.from_dict(rows).cast(Features({"image": kind, "label": Value("string")}))
+    typed.to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(UserError, match=r"split 'train', row 1: column 'image' is empty"):
+        load_splits(DataConfig(source=str(tmp_path)), "image")
+
+
 def test_class_folders_of_images_with_and_without_splits(tmp_path: Path) -> None:
     for split in ("train", "test"):
         for label in ("cat", "dog"):
@@ -293,6 +337,17 @@ def test_a_broken_image_is_an_error_that_names_it(tmp_path: Path) -> None:
         decode_image(str(tmp_path / "a.png"), "RGB", "train row 2")
     with pytest.raises(UserError, match="not a readable image"):
         decode_image(str(tmp_path / "missing.png"), "RGB", "train row 2")
+
+
+def test_a_rotated_photograph_is_turned_upright(tmp_path: Path) -> None:
+    image = Image.new("RGB", (4, 2))
+    image.paste((255, 255, 255), (0, 0, 2, 2))  # the left half is white
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: to be turned clockwise by a quarter
+    image.save(tmp_path / "a.jpg", exif=exif, quality=100, subsampling=0)
+    upright = np.asarray(decode_image(str(tmp_path / "a.jpg"), "L", "x"))
+    assert upright.shape == (4, 2)
+    assert (upright > 200).tolist() == [[True, True]] * 2 + [[False, False]] * 2  # left became top
 
 
 def test_typed_columns_of_hub_files_stay_encoded_and_keep_their_label_order(tmp_path: Path) -> None:
@@ -351,6 +406,105 @@ def test_bundled_data_load_and_have_every_label_in_every_split(name: str) -> Non
 def test_an_unknown_source_is_an_error_that_lists_the_choices(source: str) -> None:
     with pytest.raises(UserError, match="bundled/digits"):
         load_splits(DataConfig(source=source), "text")
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_configuration_of_the_converted_revision_is_a_folder(tmp_path: Path) -> None:
+    source = tmp_path / "data"
+    for name in ("v0.01", "v0.02"):
+        for split, rows in (("train", 3), ("validation", 2), ("test", 1)):
+            (source / name / split).mkdir(parents=True)
+            table = Dataset.from_dict({"text": [f"{name} {split}"] * rows, "label": ["a"] * rows})
+            table.to_parquet(source / name / split / "0000.parquet")
+    config = DataConfig(source=str(source), name="v0.02", revision=PARQUET_REVISION)
+    loaded = load_hub(config)
+    assert {split: len(dataset) for split, dataset in loaded.items()} == {
+        "train": 3,
+        "validation": 2,
+        "test": 1,
+    }
+    assert set(loaded["test"]["text"]) == {"v0.02 test"}
+    with pytest.raises(UserError, match=r"data.name='v0.03'.*does not load"):
+        load_hub(DataConfig(source=str(source), name="v0.03", revision=PARQUET_REVISION))
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_a_hub_data_set_with_broken_or_without_files_is_a_user_error(tmp_path: Path) -> None:
+    source = tmp_path / "data"
+    source.mkdir()
+    with pytest.raises(UserError, match=r"data set '.*data' with data.name=None.*does not load"):
+        load_hub(DataConfig(source=str(source)))
+    for number, column in enumerate("ab"):
+        (source / f"train-{number}.csv").write_text(f"text,{column}\nw,1\n")
+    with pytest.raises(UserError, match=r"(?s)does not load: .*b: int64.*data.revision"):
+        load_hub(DataConfig(source=str(source)))
+
+
+@pytest.mark.parametrize("name", ["NonMatchingSplitsSizesError", "ExpectedMoreSplitsError"])
+def test_other_splits_than_announced_are_a_user_error(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise getattr(datasets.exceptions, name)("test: 3 rows")
+
+    monkeypatch.setattr("hfbench.data.sources.load_dataset", load)
+    with pytest.raises(UserError, match=r"data set 'a/b'.*test: 3 rows.*data.revision"):
+        load_hub(DataConfig(source="a/b"))
+
+
+def test_a_full_disk_and_a_lost_hub_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = (
+        (OSError(errno.ENOSPC, "full"), OSError, "full"),
+        (ConnectionError("lost"), HubUnreachableError, "'a/b'"),
+    )
+    for cause, kind, message in cases:
+
+        def load(*_: object, cause: OSError = cause, **__: object) -> None:
+            raise datasets.exceptions.DatasetGenerationError("failed") from cause
+
+        monkeypatch.setattr("hfbench.data.sources.load_dataset", load)
+        with pytest.raises(kind, match=message):
+            load_hub(DataConfig(source="a/b"))
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
+    """Every attempt to connect; online as far as the libraries know, without a proxy."""
+    attempts: list[tuple[str, int]] = []
+
+    def connect(address: tuple[str, int], timeout: float) -> socket.socket:
+        attempts.append(address)
+        return socket.socket()
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    monkeypatch.setattr(socket, "create_connection", connect)
+    _go_offline_without_hub.cache_clear()
+    yield attempts
+    _go_offline_without_hub.cache_clear()
+
+
+def test_only_names_of_the_hub_lead_to_a_connection(
+    connections: list[tuple[str, int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("bundled/digits", str(tmp_path)):
+        with hub_errors("checkpoint", name):
+            pass
+    assert connections == []
+    with monkeypatch.context() as offline, hub_errors("checkpoint", str(tmp_path)):
+        offline.setattr(constants, "HF_HUB_OFFLINE", True)
+        with hub_errors("checkpoint", "owner/name"):
+            pass
+    assert connections == []
+    _go_offline_without_hub.cache_clear()
+    with hub_errors("checkpoint", "owner/name"):
+        pass
+    assert len(connections) == 1
 
 
 def test_an_unreachable_hub_is_its_own_error_with_the_ways_out() -> None:

@@ -164,6 +164,20 @@ def test_resumed_training_is_bit_equal(tmp_path: Path) -> None:
         assert torch.equal(a, b)
 
 
+def test_resuming_after_the_last_step_trains_no_further(tmp_path: Path) -> None:
+    """Interrupted in the validation that follows max_steps, which stops within an epoch."""
+
+    def interrupted(model: nn.Module) -> dict[str, float]:
+        raise _Interrupted
+
+    options = {"epochs": 3, "max_steps": 6, "save_steps": 3}
+    with pytest.raises(_Interrupted):
+        train(tiny_bert(), samples(32), tmp_path, evaluate=interrupted, **options)
+    result = train(tiny_bert(), samples(32), tmp_path, evaluate=lambda m: {"loss": 1.0}, **options)
+    assert len(result.step_losses) == 6
+    assert result.samples_seen == 24
+
+
 def test_best_epoch_is_kept_and_early_stopping_stops(tmp_path: Path) -> None:
     values = iter([0.5, 0.4, 0.6, 0.7, 0.1])
     kept: list[torch.Tensor] = []

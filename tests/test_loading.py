@@ -155,6 +155,43 @@ def test_a_folder_without_configuration_is_no_checkpoint(tmp_path: Path) -> None
         resolve_checkpoint(str(tmp_path))
 
 
+def test_a_relative_folder_becomes_absolute(
+    tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_bert.parent)
+    assert resolve_checkpoint(tiny_bert.name) == str(tiny_bert.resolve())
+
+
+@pytest.mark.parametrize("auto_class", ["AutoConfig", "AutoFeatureExtractor", "AutoModel"])
+def test_code_from_a_repository_is_refused_without_asking(
+    tiny_bert: Path, tmp_path: Path, auto_class: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(prompt: str) -> str:
+        raise AssertionError(prompt)
+
+    monkeypatch.setattr("builtins.input", ask)
+    shutil.copytree(tiny_bert, tmp_path / "code")
+    (tmp_path / "code" / "own.py").write_text("raise AssertionError('was run')")
+    source = ModelConfig(checkpoint=str(tmp_path / "code"))
+    file = tmp_path / "code" / "config.json"
+    settings = json.loads(file.read_text()) | {"model_type": "own"}
+    if auto_class == "AutoConfig":
+        settings["auto_map"] = {"AutoConfig": "own.OwnConfig"}
+        file.write_text(json.dumps(settings))
+        with pytest.raises(UserError, match=r"its configuration needs code.*runs no code"):
+            load_config(source)
+    elif auto_class == "AutoFeatureExtractor":
+        values = {"feature_extractor_type": "Own", "auto_map": {"AutoFeatureExtractor": "own.Own"}}
+        (tmp_path / "code" / "preprocessor_config.json").write_text(json.dumps(values))
+        with pytest.raises(UserError, match=r"its feature extractor needs code.*runs no code"):
+            load_feature_extractor(source)
+    else:
+        foreign = ViTConfig(auto_map={"AutoModelForSequenceClassification": "own.Own"})
+        foreign._name_or_path = str(tmp_path / "code")
+        with pytest.raises(UserError, match=r"'vit' network needs code.*runs no code"):
+            build_model(foreign, AutoModelForSequenceClassification)
+
+
 @pytest.mark.parametrize("name", bundled_checkpoints())
 def test_bundled_checkpoints_are_found(name: str) -> None:
     source = ModelConfig(checkpoint=f"bundled/{name}")

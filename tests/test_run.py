@@ -18,13 +18,15 @@ from PIL import Image
 
 from hfbench.cli import guarded, recipe_main
 from hfbench.config import load_config
+from hfbench.errors import TrainingFailedError
 from hfbench.record import run_id
 from hfbench.results import RunResult
 from hfbench.run import is_out_of_memory, run
+from hfbench.saving import check_saved, load_model
 from hfbench.tasks import make_task
 from hfbench.training import state
 
-ROOT = Path(__file__).parents[1]
+TEXT_RECIPE = Path(__file__).parents[1] / "recipes/text_classification.py"
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,11 @@ with torch.inference_mode():
 @pytest.mark.parametrize("strategy", ["full", "last_1", "lora"])
 @pytest.mark.parametrize("kind", ["text", "image", "audio"])
 def test_the_saved_model_gives_the_same_logits_in_a_fresh_process(
-    kind: str, strategy: str, tmp_path: Path, request: pytest.FixtureRequest
+    kind: str,
+    strategy: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -104,22 +110,14 @@ def test_the_saved_model_gives_the_same_logits_in_a_fresh_process(
     config = load_config(None, arguments, task=f"{kind}_classification")
     kept: dict[str, torch.Tensor] = {}
 
-    # The logits of the trained model, before it is saved, through the hook of the check.
-    import hfbench.run as module
-
-    original = module.check_saved
-
     def check(model: torch.nn.Module, folder: Path, batch: dict[str, torch.Tensor]) -> None:
-        original(model, folder, batch)
-        with torch.inference_mode():
-            kept["logits"] = model(**batch).logits
+        check_saved(model, folder, batch)
+        with torch.no_grad():
+            kept["logits"] = model(**batch).logits  # of the trained model, not of a loaded one
         save_file(batch, tmp_path / "batch.safetensors")
 
-    module.check_saved = check
-    try:
-        result = run(config)
-    finally:
-        module.check_saved = original
+    monkeypatch.setattr("hfbench.saving.check_saved", check)
+    result = run(config)
     assert result.status == "succeeded"
     assert result.saved_bytes
 
@@ -130,6 +128,48 @@ def test_the_saved_model_gives_the_same_logits_in_a_fresh_process(
     names = {path.name for path in (tmp_path / "run/model").iterdir()}
     assert ("adapter_model.safetensors" in names) == (strategy == "lora")
     assert not {name for name in names if name.endswith((".bin", ".pt", ".pkl"))}
+
+
+def test_an_adapter_loads_from_anywhere_and_keeps_its_label_names(
+    tiny_bert: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained with a relative path to its base, loaded from another working directory."""
+    monkeypatch.chdir(tiny_bert.parent)
+    arguments = overrides(Path(tiny_bert.name), texts, tmp_path / "run", "strategy=lora")
+    assert run(load_config(None, arguments, task="text_classification")).status == "succeeded"
+    monkeypatch.chdir(tmp_path)
+    model: Any = load_model(tmp_path / "run/model")
+    assert model.config.id2label == {0: "down", 1: "up"}
+    adapter = json.loads((tmp_path / "run/model/adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == str(tiny_bert)
+
+
+@pytest.mark.parametrize("strategy", ["full", "lora"])
+def test_a_run_in_bf16_is_saved_in_float32_and_checked(
+    strategy: str, tiny_bert: Path, texts: Path, tmp_path: Path
+) -> None:
+    """In a process of its own: Accelerate keeps one precision for a whole process."""
+    more = ["training.mixed_precision=bf16", f"strategy={strategy}"]
+    arguments = overrides(tiny_bert, texts, tmp_path / "run", *more)
+    subprocess.run([sys.executable, str(TEXT_RECIPE), *arguments], check=True)
+    result = RunResult.load(tmp_path / "run/result.json")
+    assert result.status == "succeeded"
+    assert result.config["training"]["mixed_precision"] == "bf16"
+    model = load_model(tmp_path / "run/model")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_other_data_behind_the_same_name_is_another_run(
+    tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "texts.jsonl"
+    rows = [{"text": f"good cat {i}", "label": "ab"[i % 2]} for i in range(40)]
+    data.write_text("\n".join(map(json.dumps, rows)))
+    arguments = overrides(tiny_bert, data, tmp_path / "run", "strategy=head")
+    assert recipe_main("text_classification", None, arguments) == 0
+    data.write_text("\n".join(map(json.dumps, rows[:30])))
+    assert recipe_main("text_classification", None, arguments) == 2
+    assert "with other settings, data or checkpoint" in capsys.readouterr().err
 
 
 def test_a_result_records_the_run_and_a_second_call_only_reads_it(
@@ -167,7 +207,7 @@ def test_a_killed_run_continues_to_the_same_numbers(
 ) -> None:
     """SIGKILL in the middle; the repeated command gives the numbers of an undisturbed run."""
     more = ["strategy=full", "training.epochs=40", "training.save_steps=5"]
-    recipe = [sys.executable, str(ROOT / "recipes/text_classification.py")]
+    recipe = [sys.executable, str(TEXT_RECIPE)]
 
     def start(folder: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen(recipe + overrides(tiny_bert, texts, folder, *more))
@@ -199,7 +239,7 @@ def test_a_run_that_diverges_leaves_a_result_with_its_reason(
 ) -> None:
     arguments = overrides(tiny_bert, texts, tmp_path / "run", "training.learning_rate=1e30")
     config = load_config(None, [*arguments, "training.warmup_ratio=0"], task="text_classification")
-    with pytest.raises(RuntimeError, match="training loss became"):
+    with pytest.raises(TrainingFailedError, match="training loss became"):
         run(config)
     result = RunResult.load(tmp_path / "run/result.json")
     assert result.status == "failed"
@@ -212,7 +252,8 @@ def test_memory_that_does_not_suffice_is_recognised() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**50, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
-    assert is_out_of_memory(torch.OutOfMemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"))
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"))
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
 
 
@@ -245,7 +286,7 @@ def test_a_mistake_of_the_user_is_one_message_and_exit_code_2(
 
 
 def test_a_hub_that_cannot_be_reached_is_exit_code_3(texts: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "recipes/text_classification.py")]
+    command = [sys.executable, str(TEXT_RECIPE)]
     environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     environment.pop("HF_HUB_OFFLINE", None)
     arguments = overrides(Path("google-bert/bert-base-uncased"), texts, tmp_path / "run")

@@ -80,6 +80,30 @@ def logits_of(task: Task, model: torch.nn.Module, samples: list[dict[str, Any]])
         return task.predictions(model.eval()(**batch), batch)
 
 
+def save_masked_wav2vec2(folder: Path, mask_time_length: int) -> None:
+    """With layer norm and an attention mask, like the large ones; a frame every 40 samples."""
+    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+    settings = Wav2Vec2Config(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        conv_dim=(8, 8),
+        conv_kernel=(10, 8),
+        conv_stride=(8, 5),
+        num_feat_extract_layers=2,
+        num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2,
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        mask_time_prob=0.5,
+        mask_time_length=mask_time_length,
+    )
+    Wav2Vec2Model(settings).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
+
+
 # ---- the contract
 
 
@@ -194,6 +218,49 @@ def test_max_length_never_exceeds_what_the_model_takes(tiny_bert: Path, tmp_path
     assert len(task.prepare_data().train[0]["input_ids"]) == 64
 
 
+@pytest.mark.parametrize(("padding_index", "expected"), [(1, 18), (3, 16)])
+def test_positions_behind_the_padding_index_do_not_count(
+    tiny_bert: Path, tmp_path: Path, padding_index: int, expected: int
+) -> None:
+    from transformers import BertTokenizer, RobertaConfig, RobertaModel
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good"]
+    words[0], words[padding_index] = words[padding_index], words[0]
+    settings = RobertaConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=20,
+        pad_token_id=padding_index,
+    )
+    RobertaModel(settings).save_pretrained(tmp_path)
+    BertTokenizer(vocab={word: i for i, word in enumerate(words)}).save_pretrained(tmp_path)
+    rows = [{"text": "good " * 200, "label": i % 2} for i in range(40)]
+    (tmp_path / "long.json").write_text(json.dumps(rows))
+    task = make_task(config("text_classification", tmp_path, tmp_path / "long.json"))
+    data = task.prepare_data()
+    assert len(data.train[0]["input_ids"]) == expected
+    assert logits_of(task, task.build_model(data).model, [data.train[0]]).shape == (1, 2)
+
+
+def test_a_model_that_states_no_number_of_positions_has_no_limit(
+    tiny_bert: Path, texts: Path, tmp_path: Path
+) -> None:
+    from transformers import BertTokenizer, XLNetConfig, XLNetModel
+
+    tokenizer = BertTokenizer.from_pretrained(tiny_bert)
+    tokenizer.model_max_length = 10**30
+    tokenizer.save_pretrained(tmp_path)
+    settings = XLNetConfig(vocab_size=len(tokenizer), d_model=16, n_layer=1, n_head=2, d_inner=16)
+    assert settings.max_position_embeddings == -1
+    XLNetModel(settings).save_pretrained(tmp_path)
+    task = make_task(config("text_classification", tmp_path, texts, max_length=5))
+    data = task.prepare_data()
+    assert {len(data.train[i]["input_ids"]) for i in range(len(data.train))} == {3, 5}
+
+
 def test_pairs_of_texts_are_told_apart(tiny_bert: Path, tmp_path: Path) -> None:
     rows = [{"premise": "the cat", "hypothesis": "a dog", "label": i % 2} for i in range(40)]
     Dataset.from_list(rows).to_parquet(tmp_path / "pairs.parquet")
@@ -259,6 +326,7 @@ def test_large_splits_are_decoded_on_access_with_the_same_samples(
     lazy: Any = make_task(config("image_classification", tiny_vit, images)).prepare_data().train
     assert kept.kept is not None
     assert lazy.kept is None
+    assert len(kept) == len(lazy)
     assert all(torch.equal(kept[i]["pixels"], lazy[i]["pixels"]) for i in range(len(kept)))
 
 
@@ -317,28 +385,30 @@ def test_clips_are_resampled_normalised_and_padded_to_max_seconds(
     assert not batch["input_values"][0, 4000:].any()
 
 
+def test_a_short_first_clip_does_not_let_a_large_split_into_memory(
+    tiny_wav2vec2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for label in ("a", "b"):
+        (tmp_path / "train" / label).mkdir(parents=True)
+        for i in range(10):
+            seconds = 0.05 if (label, i) < ("a", 3) else 1.0
+            samples = np.zeros(round(16000 * seconds), dtype=np.float32)
+            soundfile.write(tmp_path / "train" / label / f"{i:02}.wav", samples, 16000)
+    case = config("audio_classification", tiny_wav2vec2, tmp_path)
+    whole: Any = make_task(case).prepare_data().train
+    size_bytes = sum(whole[i]["input_values"].nbytes for i in range(len(whole)))
+    assert whole[0]["input_values"].nbytes * len(whole) < size_bytes / 10
+    for limit_bytes, kept in ((size_bytes, True), (size_bytes - 1, False)):
+        monkeypatch.setattr("hfbench.data.media.MEMORY_LIMIT_BYTES", limit_bytes)
+        train: Any = make_task(case).prepare_data().train
+        assert (train.kept is not None) == kept
+        assert torch.equal(train[9]["input_values"], whole[9]["input_values"])
+
+
 def test_a_model_with_layer_norm_gets_a_mask_and_batches_of_the_longest_clip(
     sounds: Path, tmp_path: Path
 ) -> None:
-    from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
-
-    settings = Wav2Vec2Config(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        conv_dim=(8, 8),
-        conv_kernel=(10, 8),
-        conv_stride=(8, 5),
-        num_feat_extract_layers=2,
-        num_conv_pos_embeddings=8,
-        num_conv_pos_embedding_groups=2,
-        feat_extract_norm="layer",
-        do_stable_layer_norm=True,
-        mask_time_length=4,
-    )
-    Wav2Vec2Model(settings).save_pretrained(tmp_path)
-    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(tmp_path)
+    save_masked_wav2vec2(tmp_path, mask_time_length=4)
     task = make_task(config("audio_classification", tmp_path, sounds))
     data = task.prepare_data()
     samples = sorted((data.train[i] for i in range(8)), key=lambda s: len(s["input_values"]))
@@ -350,3 +420,54 @@ def test_a_model_with_layer_norm_gets_a_mask_and_batches_of_the_longest_clip(
     together = logits_of(task, model, samples)
     alone = torch.cat([logits_of(task, model, [sample]) for sample in samples])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def frames(samples: int) -> int:
+    """Of the network of save_masked_wav2vec2, by the formula of a convolution without padding."""
+    return ((samples - 10) // 8 + 1 - 8) // 5 + 1
+
+
+@pytest.mark.parametrize(("max_seconds", "mask_frames"), [(1.0, 30), (0.06, frames(960))])
+def test_batches_of_short_clips_can_be_masked_in_training(
+    tmp_path: Path, max_seconds: float, mask_frames: int
+) -> None:
+    save_masked_wav2vec2(tmp_path / "model", mask_time_length=30)
+    for label in ("a", "b"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(20):
+            samples = np.full(800 + 500 * (i % 2), 0.1, dtype=np.float32)  # 19 or 31 frames
+            soundfile.write(tmp_path / "data" / label / f"{i:02}.wav", samples, 16000)
+    data_folder = tmp_path / "data"
+    task = make_task(
+        config("audio_classification", tmp_path / "model", data_folder, max_seconds=max_seconds)
+    )
+    data = task.prepare_data()
+    model = task.build_model(data).model.train()
+    settings: Any = model.config
+    assert settings.mask_time_length == mask_frames
+    short = [
+        s for s in (data.train[i] for i in range(len(data.train))) if len(s["input_values"]) == 800
+    ]
+    batch = task.collate(short)
+    assert frames(batch["input_values"].shape[1]) == mask_frames
+    assert torch.isfinite(model(**batch).loss)
+    alone = torch.cat([logits_of(task, model, [sample]) for sample in short])
+    torch.testing.assert_close(logits_of(task, model, short), alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("max_seconds", [0.01, 0.1])
+def test_clips_shorter_than_a_mask_train(
+    tiny_wav2vec2: Path, sounds: Path, tmp_path: Path, max_seconds: float
+) -> None:
+    checkpoint = tmp_path / "model"
+    shutil.copytree(tiny_wav2vec2, checkpoint)
+    settings = json.loads((checkpoint / "config.json").read_text())
+    settings.update(mask_time_length=10, mask_time_prob=0.5)
+    (checkpoint / "config.json").write_text(json.dumps(settings))
+    case = config("audio_classification", checkpoint, sounds, max_seconds=max_seconds)
+    task = make_task(case)
+    data = task.prepare_data()
+    model = task.build_model(data).model.train()
+    batch = task.collate([data.train[0], data.train[1]])
+    assert batch["input_values"].shape[1] == max(800, round(max_seconds * 16000))
+    assert torch.isfinite(model(**batch).loss)

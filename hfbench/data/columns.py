@@ -69,16 +69,20 @@ def label_names(train: Dataset, column: str) -> tuple[str, ...]:
     feature = train.features[column]
     if isinstance(feature, ClassLabel):
         return tuple(feature.names)
-    names = {str(_plain(value)) for value in train[column][:] if _given(value)}
-    integers = all(name.removeprefix("-").isdigit() for name in names)
-    return tuple(sorted(names, key=int) if integers else sorted(names))
+    values = train[column][:]
+    given = _given(values, feature)
+    names = sorted(
+        {str(_plain(value)) for value, known in zip(values, given, strict=True) if known}
+    )
+    integers = all(name.removeprefix("-").isdecimal() for name in names)
+    return tuple(sorted(names, key=int) if integers else names)
 
 
 def encode_labels(dataset: Dataset, column: str, names: tuple[str, ...], split: str) -> list[int]:
     """The numbers of a split's labels.
 
-    Raises UserError naming the row for a missing label (None, empty or -1), and the label for one
-    that ``names`` lacks.
+    Raises UserError naming the row for a missing label (None, empty, or a -1 that stands for none),
+    and the label for one that ``names`` lacks.
     """
     feature = dataset.features[column]
     if isinstance(feature, Value) and feature.dtype.startswith("float"):
@@ -90,8 +94,9 @@ def encode_labels(dataset: Dataset, column: str, names: tuple[str, ...], split: 
         raise UserError(f"column {column!r} must hold one label a row; it holds {feature}")
     numbers = {name: number for number, name in enumerate(names)}
     encoded = []
-    for row, value in enumerate(dataset[column][:]):
-        if not _given(value):
+    values = dataset[column][:]
+    for row, (value, given) in enumerate(zip(values, _given(values, feature), strict=True)):
+        if not given:
             raise UserError(
                 f"split {split!r} has no label in row {row} ({column}={value!r}): the labels of "
                 "public test sets are often withheld; choose another split, e.g. "
@@ -107,8 +112,15 @@ def encode_labels(dataset: Dataset, column: str, names: tuple[str, ...], split: 
     return encoded
 
 
-def _given(value: Any) -> bool:
-    return value is not None and value != "" and (isinstance(value, str) or value != -1)
+def _given(values: list[Any], feature: Any) -> list[bool]:
+    """Which labels of a split are there.
+
+    The number -1 stands for none in a ``ClassLabel``, and where no row has another label; beside
+    others it is a label as in {-1, 1}.
+    """
+    withheld = isinstance(feature, ClassLabel) or all(value in (None, -1) for value in values)
+    missing = (None, "", -1) if withheld else (None, "")
+    return [value not in missing for value in values]
 
 
 def _plain(value: Any) -> Any:

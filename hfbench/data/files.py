@@ -70,10 +70,19 @@ def _load_tables(folder: Path, tables: list[Path]) -> dict[str, Dataset]:
             f"{str(folder)!r} holds {names}: name the files train, validation and test, or give "
             "one of them as data.source"
         )
-    return {
-        split: concatenate_datasets([load_table(file) for file in files])
-        for split, files in parts.items()
-    }
+    return {split: _concatenate(split, files) for split, files in parts.items()}
+
+
+def _concatenate(split: str, files: list[Path]) -> Dataset:
+    shards = [load_table(file) for file in files]
+    try:
+        return concatenate_datasets(shards)
+    except (ValueError, pa.ArrowException) as error:
+        names = ", ".join(file.name for file in files)
+        raise UserError(
+            f"the files of split {split!r} in {str(files[0].parent)!r} ({names}) hold columns of "
+            f"different types; write them with the same types: {error}"
+        ) from error
 
 
 def _is_of_split(stem: str, split: str) -> bool:

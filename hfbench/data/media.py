@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from hfbench.errors import UserError
@@ -20,9 +20,9 @@ class DecodedSamples:
     """A split of encoded images or sounds as ``{feature: tensor, "labels": int}``.
 
     ``decode(source, name)`` turns a path or bytes into the feature of one sample; ``name`` says
-    in errors which sample it is. All are decoded at the start if they fit into
-    MEMORY_LIMIT_BYTES, as the first one tells; a larger split is decoded on every access, so a
-    broken file in it shows only then.
+    in errors which sample it is. All are decoded at the start and kept if they fit into
+    MEMORY_LIMIT_BYTES. Decoding stops where they do not; such a split is decoded on every access,
+    and a broken file behind that row shows only then.
     """
 
     def __init__(
@@ -33,10 +33,15 @@ class DecodedSamples:
         self.split = split
         self.feature = feature
         self.decode = decode
-        self.kept: list[dict[str, Any]] | None = None
-        first = self._sample(0)[feature]
-        if first.element_size() * first.nelement() * len(dataset) <= MEMORY_LIMIT_BYTES:
-            self.kept = [self._sample(index) for index in range(len(dataset))]
+        self.kept: list[dict[str, Any]] | None = []
+        size_bytes = 0
+        for index in range(len(dataset)):
+            sample = self._sample(index)
+            size_bytes += sample[feature].nbytes
+            if size_bytes > MEMORY_LIMIT_BYTES:
+                self.kept = None
+                break
+            self.kept.append(sample)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -58,10 +63,13 @@ class DecodedSamples:
 
 
 def decode_image(source: str | bytes, mode: str, name: str) -> Image.Image:
-    """A PIL image in ``mode`` ("RGB" or "L"). Raises UserError when it is missing or broken."""
+    """A PIL image in ``mode`` ("RGB" or "L"), upright as its EXIF orientation says.
+
+    Raises UserError when it is missing or broken.
+    """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return image.convert(mode)
+            return ImageOps.exif_transpose(image).convert(mode)
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{name} is not a readable image: {error}") from error
 

@@ -1,10 +1,11 @@
 """Where data come from: the hub, local files, or the package."""
 
+import errno
 import io
-from pathlib import Path
 
 import numpy as np
 from datasets import Dataset, DatasetDict, load_dataset
+from datasets.exceptions import DatasetsError
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -12,16 +13,17 @@ from sklearn.model_selection import train_test_split
 from hfbench.config import DataConfig
 from hfbench.data.files import TABLE_READERS, load_local
 from hfbench.errors import UserError
-from hfbench.hub_access import hub_errors
+from hfbench.hub_access import BUNDLED, BUNDLED_FOLDER, bundled_name, hub_errors, local_path
 
-PREFIX = "bundled/"
-FOLDER = Path(__file__).parents[1] / "bundled" / "data"
+# The branch to which the hub converts data sets: folders by configuration, no metadata.
+PARQUET_REVISION = "refs/convert/parquet"
+_FOLDER = BUNDLED_FOLDER / "data"
 DIGITS_SEED = 0  # of the split of scikit-learn's digits; the same for all runs
 
 
 def bundled_data() -> list[str]:
     """Names that may follow ``bundled/``."""
-    return sorted({"digits", *(path.parent.name for path in FOLDER.glob("*/train.parquet"))})
+    return sorted({"digits", *(path.parent.name for path in _FOLDER.glob("*/train.parquet"))})
 
 
 def load_source(data: DataConfig) -> dict[str, Dataset]:
@@ -30,45 +32,51 @@ def load_source(data: DataConfig) -> dict[str, Dataset]:
     Raises UserError for an unknown source or hub configuration, HubUnreachableError when the hub
     does not answer.
     """
-    source = data.source
-    if source.startswith(PREFIX):
-        return load_bundled(source.removeprefix(PREFIX))
-    path = Path(source).expanduser()
-    if source and path.exists():
-        return load_local(path)
-    looks_local = source.startswith((".", "/", "~")) or source.count("/") > 1
-    if not source or looks_local or path.suffix.lower() in TABLE_READERS:
-        raise UserError(
-            f"data.source={source!r} does not exist; write a local file or folder, a hub name "
-            f"(owner/name) or one of {', '.join(PREFIX + name for name in bundled_data())}"
-        )
-    return _load_hub(data)
+    key, choices = "data.source", bundled_data()
+    bundled = bundled_name(data.source, key=key, choices=choices)
+    if bundled is not None:
+        return load_bundled(bundled)
+    path = local_path(data.source, key=key, choices=choices, suffixes=TABLE_READERS)
+    return load_hub(data) if path is None else load_local(path)
 
 
 def load_bundled(name: str) -> dict[str, Dataset]:
-    """A data set of the package, in memory."""
-    if name not in bundled_data():
-        choices = ", ".join(PREFIX + known for known in bundled_data())
-        raise UserError(f"data.source={PREFIX + name!r} is not bundled; choose: {choices}")
-    return _load_digits() if name == "digits" else load_local(FOLDER / name)
+    """A data set of the package, in memory. Raises UserError for an unknown name."""
+    bundled_name(BUNDLED + name, key="data.source", choices=bundled_data())
+    return _load_digits() if name == "digits" else load_local(_FOLDER / name)
 
 
-def _load_hub(data: DataConfig) -> dict[str, Dataset]:
+def load_hub(data: DataConfig) -> dict[str, Dataset]:
+    """Every split of a data set of the hub, by the library ``datasets`` and its cache.
+
+    In the revision PARQUET_REVISION ``data.name`` is a folder. Raises as ``load_source`` does.
+    """
+    converted = data.revision == PARQUET_REVISION
+    part = {"data_dir" if converted else "name": data.name}
+    named = f"data set {data.source!r} with data.name={data.name!r}"
     try:
         with hub_errors("data set", data.source):
-            loaded = load_dataset(data.source, data.name, revision=data.revision)
+            loaded = load_dataset(data.source, revision=data.revision, **part)
     except UserError:
         raise
     except ValueError as error:  # no configuration given, or an unknown one: it lists the choices
+        raise UserError(f"{named}: {error}") from error
+    except (DatasetsError, FileNotFoundError) as error:
+        # no files, broken files, other files or splits than were announced
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise cause from None
         raise UserError(
-            f"data set {data.source!r} with data.name={data.name!r}: {error}"
+            f"{named} and data.revision={data.revision!r} does not load: {error}"
+            f"{'' if cause is None else f' ({cause})'}. Choose another data.name or data.revision"
         ) from error
     except RuntimeError as error:
         if "scripts are no longer supported" not in str(error):
             raise
         raise UserError(
-            f"data set {data.source!r} is a script, and no code is run from the hub; its "
-            "converted files are often under data.revision=refs/convert/parquet"
+            f"data set {data.source!r} is a script, and no code is run from the hub; set "
+            f"data.revision={PARQUET_REVISION}, which often holds its converted files in one "
+            "folder a configuration, and data.name to the folder"
         ) from error
     if not isinstance(loaded, DatasetDict):
         raise UserError(f"data set {data.source!r} has no named splits")

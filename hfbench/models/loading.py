@@ -1,4 +1,7 @@
-"""Load configurations, processors and weights of a checkpoint: safetensors only, float32."""
+"""Load configurations, processors and weights of a checkpoint: safetensors only, float32.
+
+No code from a repository is ever run.
+"""
 
 import json
 import warnings
@@ -25,6 +28,8 @@ from hfbench.config import ModelConfig
 from hfbench.errors import UserError
 from hfbench.hub_access import hub_errors
 from hfbench.models.bundled import resolve_checkpoint
+
+_WANTS_CODE = "trust_remote_code=True"  # in what transformers says of repositories with code
 
 
 def load_config(model: ModelConfig, **overrides: Any) -> PreTrainedConfig:
@@ -60,23 +65,17 @@ def load_model(
     return loaded, frozenset(new.intersection(name for name, _ in loaded.named_parameters()))
 
 
-def build_model(
-    config: PreTrainedConfig, model_class: Any, *, trust_remote_code: bool = False
-) -> tuple[nn.Module, frozenset[str]]:
+def build_model(config: PreTrainedConfig, model_class: Any) -> tuple[nn.Module, frozenset[str]]:
     """The same network with random float32 weights; every parameter is new."""
     with _no_such_head(config), quiet():
-        model = model_class.from_config(
-            config, dtype=torch.float32, trust_remote_code=trust_remote_code
-        )
+        model = model_class.from_config(config, dtype=torch.float32, trust_remote_code=False)
     return model, frozenset(name for name, _ in model.named_parameters())
 
 
-def build_on_meta(
-    config: PreTrainedConfig, model_class: Any, *, trust_remote_code: bool = False
-) -> nn.Module:
+def build_on_meta(config: PreTrainedConfig, model_class: Any) -> nn.Module:
     """The network of a configuration without memory for its weights, for counting."""
     with torch.device("meta"):
-        return build_model(config, model_class, trust_remote_code=trust_remote_code)[0]
+        return build_model(config, model_class)[0]
 
 
 def load_tokenizer(model: ModelConfig) -> Any:
@@ -116,7 +115,7 @@ def _source(model: ModelConfig) -> dict[str, Any]:
     return {
         "pretrained_model_name_or_path": resolve_checkpoint(model.checkpoint),
         "revision": model.revision,
-        "trust_remote_code": model.trust_remote_code,
+        "trust_remote_code": False,  # None would ask at the terminal
     }
 
 
@@ -157,6 +156,8 @@ def _loading(model: ModelConfig, part: str) -> Iterator[None]:
                 "loaded because they can run code: convert it with save_pretrained, or choose a "
                 "revision that has model.safetensors"
             ) from error
+        if _WANTS_CODE in text:
+            raise _runs_no_code(f"checkpoint {model.checkpoint!r}: its {part}") from error
         hopeless = ("Unrecognized", "does not recognize", "valid JSON", "Can't load", "backend")
         if any(words in text for words in hopeless):
             raise UserError(
@@ -170,11 +171,20 @@ def _no_such_head(config: PreTrainedConfig) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
+        if _WANTS_CODE in str(error):
+            raise _runs_no_code(f"a {config.model_type!r} network") from error
         if "Unrecognized configuration class" not in str(error):
             raise
         raise UserError(
             f"a {config.model_type!r} network does not fit this task: {str(error).splitlines()[0]}"
         ) from error
+
+
+def _runs_no_code(what: str) -> UserError:
+    return UserError(
+        f"{what} needs code from its repository, and hfbench runs no code from repositories. "
+        "Choose a checkpoint whose architecture is part of transformers"
+    )
 
 
 @contextmanager

@@ -23,7 +23,6 @@ _WRAPPER_PREFIXES = ("module", "_orig_mod", "_fsdp_wrapped_module", "base_model.
 # PEFT inserts these inside a name; our adapters always have PEFT's default adapter name.
 _WRAPPER_PARTS = re.compile(
     r"\.base_layer\b|\.original_module\b|\.modules_to_save(\.default\b)?|(?<=\.lora_[AB])\.default\b"
-    r"|(?<=\.lora_embedding_[AB])\.default\b|(?<=\.lora_magnitude_vector)\.default\b"
 )
 _ADAPTER = re.compile(r"\.lora_\w+(\.|$)")
 
@@ -103,7 +102,7 @@ def find_structure(model: nn.Module) -> Structure:
         parts["head"] += [
             name
             for name, child in model.named_children()
-            if name != backbone and _has_parameters(child)
+            if name != backbone and has_parameters(child)
         ]
     blocks = [
         f"{block_list}.{name}" for name, _ in model.get_submodule(block_list).named_children()
@@ -132,6 +131,11 @@ def canonical_name(name: str) -> str:
 def is_duplicate(name: str) -> bool:
     """Whether this is PEFT's frozen, unused copy of a module that trains; never to be counted."""
     return "original_module" in name.split(".")
+
+
+def has_parameters(module: nn.Module) -> bool:
+    """Whether a module or one inside it has parameters; a dropout has none."""
+    return next(module.parameters(), None) is not None
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -204,7 +208,7 @@ def _find_backbone(model: nn.Module) -> str:
             return prefix
         # Whisper's classifier holds the bare encoder, a whole model in its own right.
         for name, child in model.named_children():
-            if _has_parameters(child):
+            if has_parameters(child):
                 return name if hasattr(child, "base_model_prefix") else ""
         return ""
     if hasattr(model, "get_classifier"):
@@ -273,7 +277,7 @@ def _parts_beside_blocks(
         if _is_inside(block_list, name):
             before = after_embedding = False
             continue
-        if not _has_parameters(child):
+        if not has_parameters(child):
             continue
         norm = is_norm(child)
         if any(module is child for module in classifier) or (classifier and local == "fc_norm"):
@@ -306,15 +310,11 @@ def _timm_classifier(model: nn.Module, backbone: str) -> list[nn.Module]:
 
 def _has_like_children(module: nn.Module) -> bool:
     children = list(module.children())
-    return bool(children) and len({type(c) for c in children}) == 1 and _has_parameters(children[0])
+    return bool(children) and len({type(c) for c in children}) == 1 and has_parameters(children[0])
 
 
 def _contains_attention(module: nn.Module) -> bool:
     return any(name and is_attention(name, child) for name, child in module.named_modules())
-
-
-def _has_parameters(module: nn.Module) -> bool:
-    return next(module.parameters(), None) is not None
 
 
 def _parent(modules: dict[str, nn.Module], name: str) -> nn.Module | None:

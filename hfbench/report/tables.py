@@ -10,7 +10,14 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from hfbench.compare import Group, ScratchComparison, Spread, beats_scratch, sections
+from hfbench.compare import (
+    Group,
+    ScratchComparison,
+    Spread,
+    beats_scratch,
+    differing_settings,
+    sections,
+)
 from hfbench.results import ParameterReport, ParameterRow
 
 MAX_COLUMNS = 100
@@ -156,6 +163,8 @@ def _comparison_section(groups: Sequence[Group], style: Style) -> str:
         for group in groups
         if group.differing_config
     )
+    if differing := differing_settings(groups):
+        notes.append(f"Warning: the strategies were not run alike: {', '.join(differing)} differ.")
     failures = [
         f"{group.strategy}, seed {failure.seed}, {failure.status}: "
         + " ".join(failure.reason.split())

@@ -1,5 +1,6 @@
 """Audio classification: one clip to one label."""
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForAudioClassification
 
-from hfbench.data.audio import decode_audio
+from hfbench.data.audio import MIN_SECONDS, decode_audio
 from hfbench.data.media import DecodedSamples
 from hfbench.data.splits import Splits
 from hfbench.models import loading
@@ -31,12 +32,39 @@ class AudioClassification(ClassificationTask):
     config_overrides: ClassVar[Mapping[str, Any]] = {"layerdrop": 0.0}
 
     def load_processor(self) -> Any:
-        norm = getattr(loading.load_config(self.config.model), "feat_extract_norm", None)
+        settings = loading.load_config(self.config.model)
+        norm = getattr(settings, "feat_extract_norm", None)
         extractor = loading.load_feature_extractor(self.config.model)
         self.feature = extractor.model_input_names[0]
         wanted = bool(getattr(extractor, "return_attention_mask", False))
         self.masked = wanted and norm != "group"
+        self.processor = extractor
+        self._fit_time_masks(settings)
         return extractor
+
+    def _fit_time_masks(self, settings: Any) -> None:
+        """Set ``mask_frames`` and ``min_samples`` so that every batch can be masked in training.
+
+        Wav2Vec2 and its kin refuse a batch with fewer frames than ``mask_time_length``. So that
+        length is cut to the frames of a clip of ``max_seconds``, and a batch of shorter clips is
+        padded to as many samples as it takes.
+        """
+        self.mask_frames: int | None = None
+        self.min_samples = 0
+        if not hasattr(settings, "mask_time_length") or self.feature != "input_values":
+            return
+        network: Any = loading.build_on_meta(settings, self.model_class)
+
+        def frames(samples: int) -> int:
+            lengths = network._get_feat_extract_output_lengths(torch.tensor(samples))
+            return int(lengths)
+
+        self.mask_frames = max(1, min(settings.mask_time_length, frames(self.max_samples)))
+        self.min_samples = bisect_left(range(self.max_samples), self.mask_frames, key=frames)
+
+    def complete_config(self, config: Any) -> None:
+        if self.mask_frames is not None:
+            config.mask_time_length = self.mask_frames
 
     def features(self, splits: Splits, split: str) -> Samples:
         """Waveforms: (samples,), float32; extractors of spectrograms: (frames, bins)."""
@@ -47,7 +75,7 @@ class AudioClassification(ClassificationTask):
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         """The feature: (batch, longest, ...), float32; ``labels``: (batch,)."""
         clips = [sample[self.feature] for sample in samples]
-        longest = max(len(clip) for clip in clips)
+        longest = max(self.min_samples, *(len(clip) for clip in clips))
         if clips[0].ndim == 1 and not self.masked:
             longest = self.max_samples
         padded = torch.full(
@@ -66,9 +94,9 @@ class AudioClassification(ClassificationTask):
 
     @property
     def max_samples(self) -> int:
-        """The longest clip after cropping."""
+        """The longest clip after cropping and padding."""
         sample_rate_hz: int = self.processor.sampling_rate
-        return round(self.config.data.max_seconds * sample_rate_hz)
+        return round(max(self.config.data.max_seconds, MIN_SECONDS) * sample_rate_hz)
 
     def _extract(self, source: str | bytes, name: str) -> Tensor:
         clip = decode_audio(

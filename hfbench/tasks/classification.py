@@ -58,11 +58,7 @@ class ClassificationTask(Task):
         )
         self.complete_config(config)
         if self.config.strategy.name == "scratch":
-            model, new = loading.build_model(
-                config,
-                self.model_class,
-                trust_remote_code=self.config.model.trust_remote_code,
-            )
+            model, new = loading.build_model(config, self.model_class)
         else:
             model, new = loading.load_model(self.config.model, config, self.model_class)
         return BuiltModel(model, new)
@@ -71,9 +67,7 @@ class ClassificationTask(Task):
         config = loading.load_config(
             self.config.model, num_labels=num_labels, **self.config_overrides
         )
-        return loading.build_on_meta(
-            config, self.model_class, trust_remote_code=self.config.model.trust_remote_code
-        )
+        return loading.build_on_meta(config, self.model_class)
 
     def complete_config(self, config: Any) -> None:
         """Set what the model must know of the processor."""

@@ -5,7 +5,7 @@ from typing import Any, cast
 import datasets
 import torch
 from datasets import Dataset
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from hfbench.data.splits import Splits
@@ -37,10 +37,28 @@ class TextClassification(ClassificationTask):
         # The advice to pad while tokenising would store the padding.
         tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
         self.max_length = min(self.config.data.max_length, tokenizer.model_max_length)
-        positions = getattr(settings, "max_position_embeddings", None)
+        settings.pad_token_id = tokenizer.pad_token_id
+        positions = self._positions(settings)
         if positions is not None:
             self.max_length = min(self.max_length, positions)
         return tokenizer
+
+    def _positions(self, settings: Any) -> int | None:
+        """The longest text in tokens that the network has positions for; None without a limit.
+
+        A table of positions with a padding index (RoBERTa's) starts to count behind that index.
+        """
+        positions: int | None = getattr(settings, "max_position_embeddings", None)
+        if positions is None or positions < 1:  # XLNet states -1
+            return None
+        offsets = [
+            module.padding_idx + 1
+            for name, module in loading.build_on_meta(settings, self.model_class).named_modules()
+            if isinstance(module, nn.Embedding)
+            and "position" in name.rpartition(".")[2]
+            and module.padding_idx is not None
+        ]
+        return positions - max(offsets, default=0)
 
     def features(self, splits: Splits, split: str) -> Samples:
         """``input_ids``, ``attention_mask``, ...: lists of at most ``max_length`` tokens."""

@@ -35,6 +35,7 @@ class Share:
 
     indices: tuple[int, ...]
     counts: bool = True
+    global_size: int = 0  # samples of the batch over all processes
 
 
 def epoch_order(num_samples: int, *, seed: int, epoch: int) -> list[int]:
@@ -51,7 +52,9 @@ def split_batches(
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         mine = tuple(batch[rank::num_processes])
-        shares.append(Share(mine) if mine else Share((batch[0],), counts=False))
+        shares.append(
+            Share(mine, True, len(batch)) if mine else Share((batch[0],), False, len(batch))
+        )
     return shares
 
 
@@ -82,3 +85,8 @@ class _Indexed(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         return self.data[index]
+
+    def __getitems__(self, indices: list[int]) -> list[Sample]:
+        """One read of a whole batch where the source can (a ``datasets.Dataset`` can)."""
+        read: Callable[[list[int]], list[Sample]] | None = getattr(self.data, "__getitems__", None)
+        return [self.data[i] for i in indices] if read is None else read(indices)

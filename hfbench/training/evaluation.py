@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from hfbench.training.batching import Batch, Collate, SampleSource, Share, load_batches
 from hfbench.training.progress import progress_options
 
-PADDING = -100  # the label that cross entropy ignores
+PADDING = -100  # fills rows that are shorter than those of another batch
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ def predict_split(
     batch_size: int,
     accelerator: Accelerator,
     lengths: Sequence[int] | None = None,
+    num_workers: int = 0,
     title: str = "evaluate",
 ) -> Predictions:
     """Run ``model`` in eval mode over ``data``, shared among the processes.
@@ -61,12 +62,12 @@ def predict_split(
     ]
     parts: list[_Part] = []
     bar = tqdm(total=len(mine), desc=title, **progress_options(accelerator.is_main_process))
-    with torch.inference_mode(), bar:
-        for share, batch in zip(mine, load_batches(data, mine, collate), strict=True):
+    with torch.no_grad(), bar:
+        batches = load_batches(data, mine, collate, num_workers=num_workers)
+        for share, batch in zip(mine, batches, strict=True):
             units = loss_units(batch)
             on_device = {key: value.to(accelerator.device) for key, value in batch.items()}
-            with accelerator.autocast():
-                outputs = bare(**on_device)
+            outputs = bare(**on_device)
             parts.append(
                 _Part(
                     indices=share.indices,

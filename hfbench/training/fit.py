@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from hfbench.config import TrainingConfig
+from hfbench.errors import TrainingFailedError
 from hfbench.results import EpochRecord
-from hfbench.training import state
+from hfbench.training import memory, state
 from hfbench.training.batching import (
     Batch,
     Collate,
@@ -69,6 +70,7 @@ class FitResult:
     train_seconds: float  # without evaluation and saving
     samples_seen: int
     best_metric: float | None
+    peak_memory_bytes: int | None  # while training, without evaluation
 
 
 @dataclass
@@ -81,7 +83,9 @@ class _Progress:
     samples_seen: int = 0
     train_seconds: float = 0.0
     best_metric: float | None = None
+    best_step: int | None = None
     evaluations_without_gain: int = 0
+    peak_memory_bytes: int | None = None
     finished: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
     step_losses: list[float] = field(default_factory=list)
@@ -89,7 +93,7 @@ class _Progress:
     epoch_units: float = 0.0
 
 
-class DivergedError(RuntimeError):
+class DivergedError(TrainingFailedError):
     """The training loss is not finite any more."""
 
 
@@ -136,8 +140,15 @@ class _Loop:
         self.data, self.objective, self.config = data, objective, config
         self.accelerator, self.folder, self.seed = accelerator, folder, seed
         model = model.to(accelerator.device)
+        if accelerator.num_processes > 1 and self.leaves_gradients_out(model):
+            accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
         optimizer = build_optimizer(
-            model, rates=rates, weight_decay=config.weight_decay, is_head=objective.is_head
+            model,
+            rates=rates,
+            weight_decay=config.weight_decay,
+            is_head=objective.is_head,
+            # A fused step hides from Accelerate that the loss scaler skipped it.
+            fused=accelerator.scaler is None,
         )
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         batches = math.ceil(len(data) / config.batch_size)
@@ -152,6 +163,16 @@ class _Loop:
             self.parts["scaler"] = accelerator.scaler
         self.progress = _Progress()
         self.pending: list[Tensor] = []  # (loss sum, units) of steps not yet read from the device
+
+    def leaves_gradients_out(self, model: nn.Module) -> bool:
+        """Whether a backward pass misses trainable parameters; processes must agree on them."""
+        with torch.random.fork_rng():
+            batch = self.objective.collate([self.data[0], self.data[1 % len(self.data)]])
+            self.objective.train_mode(model)
+            model(**{k: v.to(self.accelerator.device) for k, v in batch.items()}).loss.backward()
+        missing = any(p.requires_grad and p.grad is None for p in model.parameters())
+        model.zero_grad(set_to_none=True)
+        return missing
 
     # -- position -----------------------------------------------------------------------------
 
@@ -178,6 +199,8 @@ class _Loop:
             self.parts,
             asdict(self.progress),
         )
+        if self.accelerator.is_main_process:
+            state.drop_older_best(self.folder, self.progress.best_step)
 
     def result(self) -> FitResult:
         return FitResult(
@@ -186,6 +209,7 @@ class _Loop:
             train_seconds=self.progress.train_seconds,
             samples_seen=self.progress.samples_seen,
             best_metric=self.progress.best_metric,
+            peak_memory_bytes=self.progress.peak_memory_bytes,
         )
 
     # -- training -----------------------------------------------------------------------------
@@ -201,16 +225,16 @@ class _Loop:
             while not self.progress.finished:
                 self.train_epoch(bar)
                 self.end_epoch(bar)
-        best = self.folder / state.BEST
-        self.accelerator.wait_for_everyone()
-        if best.exists():
+        if self.progress.best_step is not None:
+            best = state.best_file(self.folder, self.progress.best_step)
             state.load_tensors(self.accelerator.unwrap_model(self.model), best)
 
     def train_epoch(self, bar: Any) -> None:
         progress, config = self.progress, self.config
         self.objective.train_mode(self.accelerator.unwrap_model(self.model))
+        memory.reset_peak(self.accelerator.device)
         started = time.perf_counter()
-        for window in self.windows():
+        for window in self.windows() if progress.step < self.total_steps else ():
             self.optimizer_step(window)
             progress.step += 1
             progress.batches_done += len(window)
@@ -227,6 +251,8 @@ class _Loop:
                 break
         self.read_losses()
         progress.train_seconds += self.elapsed(started)
+        peaks = (memory.peak_bytes(self.accelerator.device), progress.peak_memory_bytes)
+        progress.peak_memory_bytes = max(filter(None, peaks), default=None)
 
     def windows(self) -> Iterator[list[tuple[Share, Batch]]]:
         """The accumulation windows that are left of this epoch."""
@@ -252,13 +278,10 @@ class _Loop:
         accelerator = self.accelerator
         device = accelerator.device
         units = [self.objective.loss_units(b) if share.counts else 0 for share, b in window]
-        totals = torch.tensor(
-            [sum(units), sum(len(s.indices) for s, _ in window if s.counts)],
-            dtype=torch.float64 if device.type != "mps" else torch.float32,
-        )
+        own_units = torch.full((), float(sum(units)), device=device)
+        all_units = own_units
         if accelerator.num_processes > 1:
-            totals = accelerator.reduce(totals.to(device), "sum").cpu()
-        all_units, samples = totals.tolist()
+            all_units = accelerator.reduce(own_units, "sum")  # stays on the device: no waiting
         loss_sum = torch.zeros((), device=device)
         for index, (_, batch) in enumerate(window):
             on_device = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
@@ -275,12 +298,11 @@ class _Loop:
         if not accelerator.optimizer_step_was_skipped:
             self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.pending.append(torch.stack([loss_sum, loss_sum.new_tensor(sum(units))]))
-        self.progress.samples_seen += int(samples)
+        self.pending.append(torch.stack([loss_sum, own_units]))
+        self.progress.samples_seen += sum(share.global_size for share, _ in window)
 
-    def backward(self, batch: Batch, scale: float) -> Tensor:
-        with self.accelerator.autocast():
-            loss: Tensor = self.model(**batch).loss
+    def backward(self, batch: Batch, scale: Tensor) -> Tensor:
+        loss: Tensor = self.model(**batch).loss
         self.accelerator.backward(loss * scale)
         return loss.detach().float()
 
@@ -331,10 +353,11 @@ class _Loop:
         progress = self.progress
         sign = 1 if self.objective.greater_is_better else -1
         if progress.best_metric is None or sign * value > sign * progress.best_metric:
-            progress.best_metric, progress.evaluations_without_gain = value, 0
+            progress.best_metric, progress.best_step = value, progress.step
+            progress.evaluations_without_gain = 0
             if self.accelerator.is_main_process:
                 bare = self.accelerator.unwrap_model(self.model)
-                state.save_tensors(bare, self.folder / state.BEST)
+                state.save_tensors(bare, state.best_file(self.folder, progress.step))
         else:
             progress.evaluations_without_gain += 1
 

@@ -26,6 +26,7 @@ def build_optimizer(
     rates: LearningRates,
     weight_decay: float,
     is_head: Callable[[str], bool],
+    fused: bool = True,
 ) -> AdamW:
     """AdamW over the trainable parameters.
 
@@ -45,7 +46,7 @@ def build_optimizer(
             }
             for (head, decays), parameters in sorted(groups.items())
         ],
-        fused=all(p.device.type in ("cpu", "cuda") for g in groups.values() for p in g),
+        fused=fused,
     )
 
 

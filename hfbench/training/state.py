@@ -18,10 +18,10 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from hfbench.disk import sync
 from hfbench.errors import UserError
 
 STATE = "state"  # folder of the states within a run
-BEST = "best.safetensors"  # the best epoch's trainable tensors
 _PREFIX = "step-"
 
 
@@ -64,13 +64,13 @@ def save_state(
     parts: dict[str, Any],
     progress: dict[str, Any],
 ) -> None:
-    """Write a state for ``progress["step"]``; older states go only when the new one is whole.
+    """Write a state for ``progress``; older states go only when the new one is whole.
 
     Args:
         parts: objects with ``state_dict()`` (optimiser, schedule, scaler), by name.
         progress: plain JSON values.
     """
-    final = folder / f"{_PREFIX}{progress['step']:09d}"
+    final = folder / f"{_PREFIX}{progress['step']:09d}-epoch-{progress['epoch']:06d}"
     temporary = folder / f".partial-{final.name}"
     if accelerator.is_main_process:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -85,8 +85,6 @@ def save_state(
     if accelerator.is_main_process:
         for path in temporary.iterdir():
             sync(path)
-        if final.exists():
-            shutil.rmtree(final)
         os.replace(temporary, final)
         sync(folder)
         for older in _states(folder)[:-1]:
@@ -122,17 +120,20 @@ def clear(folder: Path, accelerator: Accelerator) -> None:
     if accelerator.is_main_process:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder / STATE, ignore_errors=True)
-        (folder / BEST).unlink(missing_ok=True)
+        drop_older_best(folder, None)
     accelerator.wait_for_everyone()
 
 
-def sync(path: Path) -> None:
-    """Flush a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def best_file(folder: Path, step: int) -> Path:
+    """Where the trainable tensors of the best evaluation, after ``step``, are kept."""
+    return folder / f"best-{step:09d}.safetensors"
+
+
+def drop_older_best(folder: Path, step: int | None) -> None:
+    """Remove the tensors of evaluations that are not, or no longer, the best."""
+    for path in folder.glob("best-*.safetensors"):
+        if step is None or path != best_file(folder, step):
+            path.unlink()
 
 
 def _save(values: dict[str, Any], path: Path) -> None:
@@ -150,7 +151,7 @@ def _random_state() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,
     }
 
 
@@ -159,4 +160,5 @@ def _restore_random_state(state: dict[str, Any]) -> None:
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
-    torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"])
