@@ -150,7 +150,7 @@ class TrainingConfig:
     eval_batch_size: int = 64  # per process
     gradient_accumulation_steps: int = 1  # forward passes of one optimiser step
     learning_rate: float = 5e-5  # of full fine-tuning; a strategy multiplies it by its factor
-    head_learning_rate: float | None = None  # None: the same as the rest
+    head_learning_rate: float | None = None  # of a new head beside pretrained parts; None: same
     weight_decay: float = 0.01  # on matrices only, never on biases and norms
     warmup_ratio: float = 0.1
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"

@@ -243,9 +243,13 @@ def save(
 
 
 def learning_rates(config: RunConfig) -> LearningRates:
-    """The configured rate of full fine-tuning times the strategy's factor."""
+    """The configured rate of full fine-tuning times the strategy's factor.
+
+    The head has its own rate only beside pretrained parameters: from scratch everything is new.
+    """
     rest = config.training.learning_rate * learning_rate_factor(config.strategy)
-    return LearningRates(rest=rest, head=config.training.head_learning_rate or rest)
+    own = None if config.strategy.name == "scratch" else config.training.head_learning_rate
+    return LearningRates(rest=rest, head=own or rest)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
