@@ -242,7 +242,7 @@ class _Loop:
             due = config.save_steps is not None and progress.step % config.save_steps == 0
             if due or progress.step % 10 == 0:
                 self.read_losses()
-                bar.set_postfix(self.describe())
+                bar.set_postfix(self.describe(), refresh=False)
             if due:
                 progress.train_seconds += self.elapsed(started)
                 self.save()
@@ -343,7 +343,7 @@ class _Loop:
         if metrics:
             self.keep_best(float(metrics[self.objective.metric]))
         self.log(record)
-        bar.set_postfix(self.describe())
+        bar.set_postfix(self.describe(), refresh=False)
         patience = self.config.early_stopping_patience
         stop_early = patience is not None and progress.evaluations_without_gain >= patience
         progress.finished = stop_early or progress.step >= self.total_steps

@@ -30,7 +30,7 @@ from hfbench.tasks import make_task
 from hfbench.tasks.base import Task, TaskData
 from hfbench.training.fit import Objective, fit
 
-ROUNDS = 5
+ROUNDS = 3
 CONFIG = Path(__file__).parents[2] / "recipes/configs/demo_text.yaml"
 
 
@@ -43,7 +43,9 @@ def main() -> None:
 
 
 def compare_epoch(strategy: str) -> None:
-    config = load_config(CONFIG, [f"strategy={strategy}", "training.epochs=1"])
+    config = load_config(
+        CONFIG, [f"strategy={strategy}", "training.epochs=1", "data.max_train_samples=320"]
+    )
     task = make_task(config)
     data = task.prepare_data()
     seconds: dict[str, list[float]] = {"hfbench": [], "Trainer": []}
