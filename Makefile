@@ -29,6 +29,7 @@ check: $(INSTALLED)  ## format, lint, types
 
 bench: $(INSTALLED)  ## benchmarks, with the cases where we lose
 	$(BIN)/python tests/benchmarks/training_loop.py
+	$(BIN)/python tests/benchmarks/params_start.py
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

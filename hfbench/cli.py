@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import hfbench
 from hfbench.errors import HubUnreachableError, TrainingFailedError, UserError
+from hfbench.plan_command import add_plan_parser
 
 if TYPE_CHECKING:
     from hfbench.results import RunResult
@@ -105,7 +106,50 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--format", choices=("table", "markdown"), default="table")
     compare.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
     compare.set_defaults(command=_compare)
+    _add_params(commands)
+    add_plan_parser(commands).set_defaults(command=_plan)
     return parser
+
+
+def _add_params(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    params = commands.add_parser(
+        "params",
+        help="how many parameters each strategy trains, without weights",
+        description="Counts the parameters of each strategy from the checkpoint's configuration "
+        "alone: no weights are downloaded and no memory is used for them.",
+    )
+    params.add_argument(
+        "checkpoint", help="hub name, folder, config.json, bundled/<name> or timm model"
+    )
+    params.add_argument(
+        "--task",
+        help="text_classification, image_classification, audio_classification or causal_lm "
+        "(default: what the architecture fits)",
+    )
+    params.add_argument(
+        "--num-labels", type=int, metavar="N", help="default: the checkpoint's own, else 2"
+    )
+    params.add_argument(
+        "--strategies",
+        metavar="LIST",
+        help="separated by commas, such as full,head,last_2,first_2,bitfit,"
+        "lora:r=8,targets=all_linear (default: what suits the network)",
+    )
+    params.add_argument("--format", choices=("table", "markdown", "csv", "json"), default="table")
+    params.add_argument(
+        "--plot", metavar="FILE", help="draw trainable parameters over depth (png, svg or pdf)"
+    )
+    params.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
+    params.set_defaults(command=_params)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from hfbench.config import parse_strategy
+    from hfbench.plan_command import plan
+
+    strategies = [parse_strategy(text) for text in split_strategies(options.strategies)]
+    print(plan(options, strategies), end="")
+    return 0
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -172,6 +216,38 @@ def _print_comparison(
         image = folder / f"{'_on_'.join(names)}.png"
         plot_quality_against_parameters(section, results, image)
         print(f"image: {image}")
+
+
+def _params(options: argparse.Namespace) -> int:
+    from hfbench.config import parse_strategy
+    from hfbench.params import count_strategies
+    from hfbench.report.depth_plot import check_image_path, plot_over_depth
+    from hfbench.report.parameter_tables import format_counts
+
+    image = None if options.plot is None else Path(options.plot)
+    if image is not None:
+        check_image_path(image)
+    strategies = None
+    if options.strategies is not None:
+        strategies = [parse_strategy(text) for text in split_strategies(options.strategies)]
+    counts = count_strategies(
+        options.checkpoint,
+        task=options.task,
+        num_labels=options.num_labels,
+        strategies=strategies,
+    )
+    if image is not None:
+        plot_over_depth(counts, image)
+    for_programs = options.format in ("csv", "json")
+    for remark in counts.notes if for_programs else ():
+        print(remark, file=sys.stderr)
+    try:
+        print(format_counts(counts, options.format), end="", flush=True)
+    except BrokenPipeError:  # "| head" has read enough; Python would fail again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if image is not None:
+        print(f"image: {image}", file=sys.stderr if for_programs else sys.stdout)
+    return 0
 
 
 def split_strategies(text: str) -> list[str]:

@@ -88,7 +88,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class StrategyConfig:
-    """Which parameters train. ``label`` gives the short spelling that ``parse_strategy`` reads."""
+    """Which parameters train. ``parse_strategy`` reads ``label`` and ``full_label``."""
 
     name: StrategyName = "full"
     n: int | None = None  # last_n, first_n: the number of trained blocks
@@ -127,14 +127,25 @@ class StrategyConfig:
     @property
     def label(self) -> str:
         """Short spelling: ``last_2``, ``blocks:0+3``, ``lora:r=4,targets=all_linear``."""
+        return self._spelling(always=())
+
+    @property
+    def full_label(self) -> str:
+        """As ``label``, with LoRA's rank and targets also where they are the defaults."""
+        return self._spelling(always=("r", "targets") if self.name == "lora" else ())
+
+    def _spelling(self, always: tuple[str, ...]) -> str:
         if self.name in ("last_n", "first_n"):
             text = f"{self.name[:-2]}_{self.n}"
         elif self.name == "blocks":
             text = "blocks:" + "+".join(str(index) for index in self.blocks)
         else:
             text = self.name
-        changed = self._changed(*LORA_OPTIONS, "learning_rate_factor")
-        options = [f"{key}={getattr(self, key)}" for key in changed]
+        options = [
+            f"{key}={getattr(self, key)}"
+            for key in (*LORA_OPTIONS, "learning_rate_factor")
+            if key in always or self._changed(key)
+        ]
         if self.freeze:
             options.append("freeze=" + "+".join(self.freeze))
         return f"{text}:{','.join(options)}" if options else text

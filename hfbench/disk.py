@@ -1,4 +1,4 @@
-"""Making files durable. Standard library only."""
+"""Files that are whole or absent, whatever stops the program. Standard library only."""
 
 import os
 from pathlib import Path
@@ -13,3 +13,21 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write UTF-8 text under a temporary name, flush it to the disk, and rename it to ``path``.
+
+    Makes missing folders. Raises OSError, and then leaves ``path`` as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)

@@ -3,6 +3,7 @@
 import functools
 import os
 import socket
+import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Collection, Iterator
@@ -159,7 +160,6 @@ def _go_offline_without_hub() -> None:
     try:
         socket.create_connection((hub.hostname, port), timeout=CONNECT_SECONDS).close()
     except OSError:
-        import datasets
-
         constants.HF_HUB_OFFLINE = True
-        datasets.config.HF_HUB_OFFLINE = True
+        if "datasets" in sys.modules:  # it copies the constant when it is imported
+            sys.modules["datasets"].config.HF_HUB_OFFLINE = True

@@ -7,7 +7,6 @@ A number that is not finite (a loss of NaN, an infinite metric) has no JSON form
 import dataclasses
 import json
 import math
-import os
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from hfbench.disk import sync
+from hfbench.disk import write_whole
 from hfbench.errors import UserError
 
 SCHEMA_VERSION = 1
@@ -170,18 +169,8 @@ class RunResult:
         """
         path = Path(path)
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with temporary.open("w", encoding="utf-8") as stream:
-                    stream.write(text)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-            sync(path.parent)
+            write_whole(path, text)
         except OSError as error:
             raise UserError(
                 f"cannot write the result {str(path)!r}: {error.strerror}; free some space or "

@@ -7,7 +7,6 @@ import fnmatch
 import re
 from collections.abc import Collection
 
-from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from hfbench.config import StrategyConfig
@@ -165,6 +164,8 @@ def _add_lora(
     The names of all targets are given in full and no task type is set: PEFT's own defaults would
     freeze a new head or adapt layers outside the blocks.
     """
+    from peft import LoraConfig, get_peft_model  # here, because the other strategies need no PEFT
+
     blocks = [structure.blocks[index] for index in _chosen_blocks(model, structure, strategy)]
     targets = [
         name
@@ -189,7 +190,10 @@ def _add_lora(
         fan_in_fan_out=not any(isinstance(model.get_submodule(n), nn.Linear) for n in targets),
     )
     with quiet():
-        peft_model: nn.Module = get_peft_model(model, config)
+        try:
+            peft_model: nn.Module = get_peft_model(model, config)
+        except ValueError as error:  # Mamba's output layer, for instance, is never called
+            raise UserError(f"strategy {strategy.label!r}: PEFT says: {error}") from error
     for name, parameter in peft_model.named_parameters():
         adapter = structure.part_of(name) == "adapter"
         kept = canonical_name(name) in trained_names and not is_duplicate(name)

@@ -15,6 +15,12 @@ TINY_WORDS = (  # separated by spaces
 )
 
 
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers are read from and left in a folder of the test, not of whoever runs it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BertModel (no head): hidden 32, 3 blocks, its tokenizer knows TINY_WORDS."""

@@ -1,19 +1,17 @@
 """Printed tables equal their snapshots (made with UPDATE_SNAPSHOTS=1 and read by eye)."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 from result_factory import make_result
+from snapshot_check import assert_snapshot
 
 from hfbench.compare import aggregate
 from hfbench.errors import UserError
 from hfbench.report.plots import plot_quality_against_parameters
 from hfbench.report.tables import format_comparison, format_parameters
 from hfbench.results import ParameterReport, ParameterRow, RunResult
-
-SNAPSHOTS = Path(__file__).parent / "snapshots"
 
 
 def bert_base_last_2() -> ParameterReport:
@@ -78,13 +76,13 @@ def test_parameter_report_looks_as_before(style: str) -> None:
         checkpoint="google-bert/bert-base-uncased",
         strategy="last_2",
     )
-    _assert_snapshot(text, f"parameters_{style}.txt")
+    assert_snapshot(text, f"parameters_{style}.txt")
 
 
 @pytest.mark.parametrize("style", ["table", "markdown"])
 def test_comparison_looks_as_before(style: str) -> None:
     text = format_comparison(aggregate(sst2_results()), style)  # type: ignore[arg-type]
-    _assert_snapshot(text, f"comparison_{style}.txt")
+    assert_snapshot(text, f"comparison_{style}.txt")
 
 
 def test_terminal_tables_fit_100_columns() -> None:
@@ -172,10 +170,3 @@ def test_image_of_nothing_or_of_unlike_groups_is_refused(tmp_path: Path) -> None
     with pytest.raises(UserError, match="one section"):
         plot_quality_against_parameters(aggregate(mixed), mixed, tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
-
-
-def _assert_snapshot(text: str, name: str) -> None:
-    path = SNAPSHOTS / name
-    if os.environ.get("UPDATE_SNAPSHOTS") == "1":
-        path.write_text(text, encoding="utf-8")
-    assert text == path.read_text(encoding="utf-8")

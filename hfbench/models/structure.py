@@ -72,6 +72,11 @@ class Structure:
             prefix = prefix.rpartition(".")[0]
         raise ValueError(f"{name!r} belongs to no part of this structure")
 
+    def adapted_part(self, name: str) -> str | None:
+        """The part in which an adapter's parameter lies; None for a parameter of the network."""
+        found = _ADAPTER.search(canonical_name(name))
+        return None if found is None else self.part_of(canonical_name(name)[: found.start()])
+
     @cached_property
     def _parts(self) -> dict[str, str]:
         parts = {name: f"block {index}" for index, name in enumerate(self.blocks)}
@@ -87,7 +92,7 @@ def find_structure(model: nn.Module) -> Structure:
     """
     backbone = _find_backbone(model)
     block_list = _find_block_list(model, backbone)
-    classifier = _timm_classifier(model, backbone)
+    classifier = timm_classifier(model.get_submodule(backbone))
     parts: dict[str, list[str]] = {"embeddings": [], "final": [], "pooler": [], "head": []}
     containers = [name for name in _ancestors(block_list) if _is_inside(name, backbone)]
     for container in containers:
@@ -300,8 +305,9 @@ def is_norm(module: nn.Module) -> bool:
     )
 
 
-def _timm_classifier(model: nn.Module, backbone: str) -> list[nn.Module]:
-    get_classifier = getattr(model.get_submodule(backbone), "get_classifier", None)
+def timm_classifier(network: nn.Module) -> list[nn.Module]:
+    """The classifying layers of one of timm's networks; empty for those of other libraries."""
+    get_classifier = getattr(network, "get_classifier", None)
     if get_classifier is None:
         return []
     found = get_classifier()  # a distilled model has a pair

@@ -107,7 +107,7 @@ def _style(axes: "Axes", group: Group) -> None:
     axes.set_xlabel("trainable parameters")
     name = group.primary_metric.replace("_", " ")
     axes.set_ylabel(f"{name} on the test split\nmean ± 1 std; dots: single runs")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short_count(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
     axes.xaxis.set_minor_formatter("")
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -181,7 +181,7 @@ def _within(inner: "Bbox", outer: "Bbox") -> bool:
     )
 
 
-def _short_count(value: float) -> str:
+def short_count(value: float) -> str:
     """1.5K, 296K, 14M: parameters on the axis."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
         if value >= size:

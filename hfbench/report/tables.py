@@ -42,18 +42,18 @@ def format_parameters(
         return _parameters_as_json(report, checkpoint=checkpoint, strategy=strategy)
     everything = ParameterRow("sum", report.total, report.trainable)
     tables = [
-        _layout(
+        layout_table(
             [heading, "total", "trainable", "frozen", "% trainable"],
-            [_parameter_cells(row) for row in (*rows, everything)],
+            [*rows, parameter_cells(everything)],
             style,
             last_is_sum=True,
         )
         for heading, rows in (
-            ("part", _fold_blocks(report.by_depth)),
-            ("layer type", report.by_layer_type),
+            ("part", fold_blocks([parameter_cells(row) for row in report.by_depth])),
+            ("layer type", [parameter_cells(row) for row in report.by_layer_type]),
         )
     ]
-    title = _heading(f"Parameters of {checkpoint}, strategy {strategy}", style)
+    title = heading_line(f"Parameters of {checkpoint}, strategy {strategy}", style)
     buffers = f"Buffers (not parameters, in no sum): {report.buffers:,}"
     return "\n\n".join([title, *tables, buffers]) + "\n"
 
@@ -70,14 +70,6 @@ def format_comparison(groups: Sequence[Group], style: Style = "table") -> str:
 
 
 def _parameters_as_json(report: ParameterReport, *, checkpoint: str, strategy: str) -> str:
-    def row_values(row: ParameterRow) -> dict[str, Any]:
-        return {
-            "name": row.name,
-            "total": row.total,
-            "trainable": row.trainable,
-            "frozen": row.frozen,
-        }
-
     values = {
         "checkpoint": checkpoint,
         "strategy": strategy,
@@ -92,40 +84,47 @@ def _parameters_as_json(report: ParameterReport, *, checkpoint: str, strategy: s
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
-def _parameter_cells(row: ParameterRow) -> list[str]:
+def row_values(row: ParameterRow) -> dict[str, Any]:
+    """One part or kind of layer as JSON."""
+    return {
+        "name": row.name,
+        "total": row.total,
+        "trainable": row.trainable,
+        "frozen": row.frozen,
+    }
+
+
+def parameter_cells(row: ParameterRow) -> list[str]:
+    """Name, total, trainable, frozen and percent of one row of a table."""
     percent = 100 * row.trainable / row.total if row.total else None
     numbers = [f"{row.total:,}", f"{row.trainable:,}", f"{row.frozen:,}"]
     return [row.name, *numbers, _percent(percent)]
 
 
-def _fold_blocks(rows: Sequence[ParameterRow]) -> list[ParameterRow]:
-    """Join neighbouring rows "block i" of equal numbers to one row that shows each block's."""
-    runs: list[list[ParameterRow]] = []
+def fold_blocks(rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Join neighbouring rows "block i" with equal cells to one row that shows each block's."""
+    runs: list[list[Sequence[str]]] = []
     for row in rows:
         previous = runs[-1][-1] if runs else None
         if (
             previous is not None
             and _block_index(previous) is not None
             and _block_index(row) is not None
-            and (previous.total, previous.trainable) == (row.total, row.trainable)
+            and previous[1:] == row[1:]
         ):
             runs[-1].append(row)
         else:
             runs.append([row])
     return [
-        run[0]
+        list(run[0])
         if len(run) == 1
-        else ParameterRow(
-            f"block {_block_index(run[0])}-{_block_index(run[-1])} (each)",
-            run[0].total,
-            run[0].trainable,
-        )
+        else [f"block {_block_index(run[0])}-{_block_index(run[-1])} (each)", *run[0][1:]]
         for run in runs
     ]
 
 
-def _block_index(row: ParameterRow) -> int | None:
-    match = re.fullmatch(r"block (\d+)", row.name)
+def _block_index(row: Sequence[str]) -> int | None:
+    match = re.fullmatch(r"block (\d+)", row[0])
     return int(match[1]) if match else None
 
 
@@ -147,7 +146,7 @@ def _comparison_section(groups: Sequence[Group], style: Style) -> str:
     ]
     width = max(len(_mean_and_std(group.primary)) for group in groups)
     rows = [_comparison_cells(group, style, primary_width=width) for group in groups]
-    title = _heading(f"{first.task}: {first.checkpoint} on {first.dataset}", style)
+    title = heading_line(f"{first.task}: {first.checkpoint} on {first.dataset}", style)
     notes = ["Means over n seeds; ± is the sample standard deviation."]
     verdict = beats_scratch(groups)
     if verdict is not None:
@@ -171,9 +170,13 @@ def _comparison_section(groups: Sequence[Group], style: Style) -> str:
         for group in groups
         for failure in group.failures
     ]
-    parts = [title, _layout(headings, rows, style), *(_paragraph(note, style) for note in notes)]
+    parts = [
+        title,
+        layout_table(headings, rows, style),
+        *(paragraph(note, style) for note in notes),
+    ]
     if failures:
-        items = [_paragraph(f"- {failure}", style, indent="  ") for failure in failures]
+        items = [paragraph(f"- {failure}", style, indent="  ") for failure in failures]
         separator = "\n\n" if style == "markdown" else "\n"
         parts.append("Runs without a result:" + separator + "\n".join(items))
     return "\n\n".join(parts) + "\n"
@@ -182,17 +185,17 @@ def _comparison_section(groups: Sequence[Group], style: Style) -> str:
 def _comparison_cells(group: Group, style: Style, *, primary_width: int) -> list[str]:
     trainable = group.trainable_parameters
     return [
-        _wrap_label(group.strategy) if style == "table" else group.strategy,
+        wrap_label(group.strategy) if style == "table" else group.strategy,
         "-" if trainable is None else f"{trainable:,}",
         _percent(group.trainable_percent),
         str(group.n),
         # Filled up on the right, so that means stand below each other with and without a std.
         _mean_and_std(group.primary).ljust(primary_width if style == "table" else 0),
         _mean(group.f1_macro, lambda value: f"{value:.4f}"),
-        _mean(group.train_seconds, _three_digits),
-        _mean(group.samples_per_second, _three_digits),
-        _mean(group.peak_memory_bytes, lambda value: _three_digits(value / MIB)),
-        _mean(group.saved_bytes, lambda value: _three_digits(value / MIB)),
+        _mean(group.train_seconds, three_digits),
+        _mean(group.samples_per_second, three_digits),
+        _mean(group.peak_memory_bytes, lambda value: three_digits(value / MIB)),
+        _mean(group.saved_bytes, lambda value: three_digits(value / MIB)),
         str(len(group.failures)),
     ]
 
@@ -228,34 +231,37 @@ def _mean(spread: Spread | None, text: Callable[[float], str]) -> str:
     return "-" if spread is None else text(spread.mean)
 
 
-def _three_digits(value: float) -> str:
+def three_digits(value: float) -> str:
     """At least three significant digits: 0.123, 4.56, 78.9, 1,234."""
     decimals = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
     return f"{value:,.{decimals}f}"
 
 
-def _heading(text: str, style: Style) -> str:
+def heading_line(text: str, style: Style) -> str:
+    """A title in the style's way."""
     return f"### {text}" if style == "markdown" else f"{text}\n{'=' * len(text)}"
 
 
-def _paragraph(text: str, style: Style, *, indent: str = "") -> str:
+def paragraph(text: str, style: Style, *, indent: str = "") -> str:
     """Wrapped for the terminal; Markdown wraps by itself."""
     if style == "markdown":
         return text
     return textwrap.fill(text, MAX_COLUMNS, subsequent_indent=indent, break_long_words=False)
 
 
-def _wrap_label(label: str) -> str:
-    """Break a long strategy name after its colon and commas."""
+def wrap_label(
+    label: str, *, columns: int = LABEL_COLUMNS, breaks: str = ":,", indent: str = "  "
+) -> str:
+    """Break a strategy name that is wider than ``columns`` after one of ``breaks``."""
     lines = [""]
-    for piece in re.findall(r"[^:,]+[:,]?", label):
-        if lines[-1] and len(lines[-1] + piece) > LABEL_COLUMNS:
-            lines.append("  ")
+    for piece in re.findall(f"[^{breaks}]+[{breaks}]?", label):
+        if lines[-1] and len(lines[-1] + piece) > columns:
+            lines.append(indent)
         lines[-1] += piece
     return "\n".join(lines)
 
 
-def _layout(
+def layout_table(
     headings: Sequence[str],
     rows: Sequence[Sequence[str]],
     style: Style,

@@ -1,0 +1,77 @@
+"""Answers kept on disk, so that a repeated question costs no import of torch.
+
+One JSON file an answer below ``$XDG_CACHE_HOME/hfbench/answers`` (``~/.cache`` when unset), named
+by the digest of its question, the versions of the libraries that answer it and this package's
+code. Nothing is ever deleted; the folder may be removed at any time.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hfbench
+from hfbench.disk import write_whole
+from hfbench.provenance import versions
+
+LIBRARIES = ("hfbench", "torch", "transformers", "peft", "timm")
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+def cached(
+    question: Mapping[str, Any],
+    answer: Callable[[], T],
+    *,
+    to_json: Callable[[T], Any],
+    from_json: Callable[[Any], T],
+) -> T:
+    """The kept answer to ``question`` (plain JSON values), or ``answer()``, which is then kept.
+
+    A kept file that cannot be read, belongs to another question or that ``from_json`` refuses
+    (ValueError, KeyError, TypeError) is replaced. A folder that cannot be written costs the
+    memory, not the answer. Both are logged as warnings.
+    """
+    versioned = {"question": dict(question), "versions": _versions()}
+    key = json.dumps(versioned, sort_keys=True)
+    path = answers_folder() / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+    if path.is_file():
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            if json.dumps(kept["key"], sort_keys=True) != key:
+                raise ValueError("it answers another question")
+            return from_json(kept["answer"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _log.warning("the kept answer %s is broken (%s) and is computed anew", path, error)
+    found = answer()
+    try:
+        write_whole(path, json.dumps({"key": versioned, "answer": to_json(found)}) + "\n")
+    except OSError as error:
+        _log.warning("the answer is not kept: %s", error)
+    return found
+
+
+def answers_folder() -> Path:
+    """Where answers are kept."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "hfbench" / "answers"
+
+
+def _versions() -> dict[str, str]:
+    known = {name: version for name, version in versions().items() if name in LIBRARIES}
+    return {**known, "code": _code_digest()}
+
+
+def _code_digest() -> str:
+    """Of every module of this package: a development copy changes without its version."""
+    digest = hashlib.sha256()
+    folder = Path(hfbench.__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(str(path.relative_to(folder)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

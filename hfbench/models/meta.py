@@ -1,0 +1,186 @@
+"""The network of a configuration on the meta device: shapes without memory, and no weights."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from torch import nn
+from transformers.models.auto import modeling_auto
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from hfbench.errors import UserError
+from hfbench.models.configuration import Configuration
+from hfbench.models.loading import build_on_meta
+from hfbench.models.structure import Structure, timm_classifier
+
+DEFAULT_LABELS = 2  # as in transformers, for a checkpoint without a head of its own
+
+# task -> its class in transformers and the model types that have one; the first that fits is the
+# default.
+_TASKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "text_classification": (
+        "AutoModelForSequenceClassification",
+        modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+    ),
+    "image_classification": (
+        "AutoModelForImageClassification",
+        modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
+    ),
+    "audio_classification": (
+        "AutoModelForAudioClassification",
+        modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
+    ),
+    "causal_lm": ("AutoModelForCausalLM", modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+}
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a network is to learn."""
+
+    task: str
+    num_labels: int | None  # None for causal_lm
+    notes: tuple[str, ...]  # where both come from, for people
+
+
+def choose_head(configuration: Configuration, task: str | None, num_labels: int | None) -> Head:
+    """Fill in what is None: the task from the architecture, the labels from the checkpoint.
+
+    Raises UserError for an unknown architecture or task, and for one that has no such task.
+    """
+    if task is not None and task not in _TASKS:
+        raise UserError(f"task={task!r} is unknown; choose: {', '.join(_TASKS)}")
+    if num_labels is not None and num_labels < 1:
+        raise UserError(f"num_labels={num_labels} must be a number >= 1")
+    possible = _possible_tasks(configuration)
+    if task is not None and task not in possible:
+        raise UserError(
+            f"{configuration.checkpoint!r} ({_architecture(configuration)}) has no class for "
+            f"{task}; it fits: {', '.join(possible)}"
+        )
+    chosen = task or possible[0]
+    if chosen == "causal_lm" and num_labels is not None:
+        raise UserError(f"num_labels={num_labels} belongs to classification, not to causal_lm")
+    notes = [f"Task: {chosen}"]
+    if task is None:
+        others = [f"--task {other}" for other in possible if other != chosen]
+        notes[0] += f", the default for {_architecture(configuration)}"
+        notes[0] += f" (also possible: {', '.join(others)})" if others else ""
+    if chosen == "causal_lm":
+        return Head(chosen, None, tuple(notes))
+    own = _own_labels(configuration)
+    if num_labels is not None:
+        notes.append(f"Labels: {num_labels}")
+    elif own:
+        notes.append(f"Labels: {own}, the checkpoint's own (--num-labels changes it)")
+    else:
+        notes.append(f"Labels: {DEFAULT_LABELS}, as the checkpoint names none (--num-labels)")
+    return Head(chosen, num_labels or own or DEFAULT_LABELS, tuple(notes))
+
+
+def build_network(configuration: Configuration, head: Head) -> nn.Module:
+    """The network on the meta device. Raises UserError for values that fit no network."""
+    try:
+        if configuration.library == "timm":
+            return _build_timm(configuration, head)
+        config = _config_class(configuration).from_dict(configuration.values)
+        if head.num_labels is not None:
+            config.num_labels = head.num_labels
+        return build_on_meta(config, getattr(transformers, _TASKS[head.task][0]))
+    except UserError:
+        raise
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        raise UserError(
+            f"the configuration of {configuration.checkpoint!r} ({configuration.source}) makes no "
+            f"network: {error}"
+        ) from error
+
+
+def new_parameters(network: nn.Module, structure: Structure, head: Head) -> list[str]:
+    """Names of what fine-tuning a plain base checkpoint would initialise: the classifier."""
+    if head.num_labels is None:
+        return []
+    inside = {id(p) for module in timm_classifier(network) for p in module.parameters()}
+    return [
+        name
+        for name, parameter in network.named_parameters(remove_duplicate=False)
+        if structure.part_of(name) == "head" or id(parameter) in inside
+    ]
+
+
+def _possible_tasks(configuration: Configuration) -> tuple[str, ...]:
+    if configuration.library == "timm":
+        _timm_labels(configuration)  # refuses an unknown name
+        return ("image_classification",)
+    model_type = _config_class(configuration).model_type
+    possible = tuple(task for task, (_, types) in _TASKS.items() if model_type in types)
+    if not possible:
+        raise UserError(
+            f"{configuration.checkpoint!r} ({_architecture(configuration)}) has no class for any "
+            f"of {', '.join(_TASKS)}"
+        )
+    return possible
+
+
+def _config_class(configuration: Configuration) -> Any:
+    model_type = configuration.values["model_type"]
+    if model_type not in CONFIG_MAPPING:
+        keys = ", ".join(configuration.values)
+        raise UserError(
+            f"{configuration.checkpoint!r}: {_architecture(configuration)} is unknown to "
+            f"transformers {transformers.__version__}; {configuration.source} holds: {keys}. "
+            "A newer transformers may know it; code from a repository is not run for counting"
+        )
+    return CONFIG_MAPPING[model_type]
+
+
+def _architecture(configuration: Configuration) -> str:
+    values = configuration.values
+    if configuration.library == "timm":
+        return f"timm architecture {values['architecture']!r}"
+    classes = "".join(f", {name}" for name in values.get("architectures") or ())
+    return f"model type {values['model_type']!r}{classes}"
+
+
+def _own_labels(configuration: Configuration) -> int:
+    """How many the checkpoint's own head has; 0 where it names none."""
+    values = configuration.values
+    if configuration.library == "timm":
+        own = values.get("num_classes") or _timm_labels(configuration)
+    else:
+        own = values.get("num_labels") or values.get("num_classes")  # the latter: TimmWrapper
+        own = own or len(values.get("id2label") or ())
+    if not isinstance(own, int):
+        raise UserError(f"{configuration.source}: the number of labels, {own!r}, is no number")
+    return own
+
+
+def _timm_labels(configuration: Configuration) -> int:
+    """Of timm's pretrained weights; 0 without a head. Raises UserError for an unknown name."""
+    import timm
+
+    name = configuration.values["architecture"]
+    if not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; did you mean {' or '.join(close)}" if close else ""
+        raise UserError(f"timm {timm.__version__} has no model {name!r}{hint}")
+    try:
+        pretrained = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise UserError(f"timm model {name!r}: {error}") from error
+    return int(getattr(pretrained, "num_classes", 0) or 0)
+
+
+def _build_timm(configuration: Configuration, head: Head) -> nn.Module:
+    import timm
+
+    values = configuration.values
+    with torch.device("meta"):
+        network: nn.Module = timm.create_model(
+            values["architecture"], num_classes=head.num_labels, **values.get("model_args", {})
+        )
+    return network
