@@ -227,8 +227,10 @@ def main() -> None:
         metadata="language: en\npipeline_tag: fill-mask\nlibrary_name: transformers\n",
         description="A BERT (6 blocks of width 128, 4 heads, lower-case WordPiece vocabulary of "
         f"{len(tokenizer):,}) pre-trained with masked language modelling on English technical "
-        f"documentation, at most {BLOCK_TOKENS} tokens at a time. The embeddings "
-        "started from the corpus's neighbour statistics (`start_from_neighbours` in the recipe).",
+        f"documentation, at most {BLOCK_TOKENS} tokens at a time. It did not start from random "
+        "weights: embeddings and output bias came from the corpus's token and neighbour counts, "
+        "positions were sinusoids and attention a mean over near positions "
+        "(`start_from_neighbours` in the recipe).",
         scores=f"Measured on {len(validation):,} blocks of {BLOCK_TOKENS} tokens, made from "
         f"{VALIDATION_SHARE:.0%} of the paragraphs, which were held out; the same masks after "
         "every epoch. Loss: nats a masked token. The epoch with the lowest loss was kept.\n",

@@ -7,8 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from PIL import Image
+from transformers import Dinov2Config, Dinov2Model, ViTImageProcessor
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,11 +57,13 @@ def config(tmp_path: Path, tiny_bert: Path) -> Path:
     return path
 
 
-def launch(config: Path, processes: int, folder: Path) -> dict[str, Any]:
+def launch(
+    config: Path, processes: int, folder: Path, *, task: str = "text_classification"
+) -> dict[str, Any]:
     launcher = [sys.executable, "-m", "accelerate.commands.launch"]
     launcher += ["--config_file", str(ROOT / "accelerate_configs/multi_cpu.yaml")]
     launcher += ["--num_processes", str(processes), "--main_process_port", "0"]
-    recipe = [str(ROOT / "recipes/text_classification.py"), "--config", str(config)]
+    recipe = [str(ROOT / f"recipes/{task}.py"), "--config", str(config)]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     finished = subprocess.run(
         [*launcher, *recipe, f"output_dir={folder}"],
@@ -87,3 +93,38 @@ def test_two_processes_give_the_numbers_of_one(config: Path, tmp_path: Path) -> 
         for record in result["history"]:
             assert sum(map(sum, record["validation"]["confusion_matrix"])) == 9
     assert two["test_metrics"]["confusion_matrix"] == one["test_metrics"]["confusion_matrix"]
+
+
+def test_parameters_that_a_step_does_not_use_are_no_obstacle(tmp_path: Path) -> None:
+    """DINOv2's mask token has no gradient without masking; also with one wrapped process."""
+    torch.manual_seed(0)
+    settings = Dinov2Config(
+        image_size=16,
+        patch_size=8,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        mlp_ratio=2,
+    )
+    Dinov2Model(settings).save_pretrained(tmp_path / "checkpoint")
+    ViTImageProcessor(size={"height": 16, "width": 16}).save_pretrained(tmp_path / "checkpoint")
+    rng = np.random.default_rng(0)
+    for label, level in (("dark", 40), ("light", 200)):
+        (tmp_path / "images" / label).mkdir(parents=True)
+        for index in range(20):
+            pixels = rng.integers(level, level + 50, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / label / f"{index}.png")
+    config = tmp_path / "config.yaml"
+    values = {
+        "model": {"checkpoint": str(tmp_path / "checkpoint")},
+        "data": {"source": str(tmp_path / "images")},
+        "training": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3},
+    }
+    config.write_text(yaml.safe_dump(values))
+    one, two = (
+        launch(config, count, tmp_path / f"run{count}", task="image_classification")
+        for count in (1, 2)
+    )
+    assert (one["num_processes"], two["num_processes"]) == (1, 2)
+    for a, b in zip(one["history"], two["history"], strict=True):
+        assert b["train_loss"] == pytest.approx(a["train_loss"], abs=1e-5)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, DistributedType
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -140,7 +140,8 @@ class _Loop:
         self.data, self.objective, self.config = data, objective, config
         self.accelerator, self.folder, self.seed = accelerator, folder, seed
         model = model.to(accelerator.device)
-        if accelerator.num_processes > 1 and self.leaves_gradients_out(model):
+        wrapped = accelerator.distributed_type != DistributedType.NO  # also around one process
+        if wrapped and self.leaves_gradients_out(model):
             accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
         optimizer = build_optimizer(
             model,
