@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 CONFIGS := text image audio
 
-.PHONY: demo matrix test test-all check bench
+.PHONY: demo matrix depth demo-hub test test-all check bench
 
 demo: $(INSTALLED)  ## three tasks, five strategies each, one seed
 	@for task in $(CONFIGS); do \
@@ -15,6 +15,12 @@ matrix: $(INSTALLED)  ## the demo with three seeds
 	@for task in $(CONFIGS); do \
 	  $(BIN)/hfbench compare --config recipes/configs/demo_$$task.yaml --seeds 0,1,2 || exit $$?; \
 	done
+
+depth: $(INSTALLED)  ## what depth buys: networks from scratch and fine-tuning
+	$(BIN)/python recipes/depth_study.py
+
+demo-hub: $(INSTALLED)  ## publish the demo's best model on a hub on this machine and ask it
+	$(BIN)/python recipes/demo_hub.py
 
 test: $(INSTALLED)  ## the required tests
 	$(BIN)/python -m pytest -m "not slow and not gpu and not network"
@@ -30,6 +36,7 @@ check: $(INSTALLED)  ## format, lint, types
 bench: $(INSTALLED)  ## benchmarks, with the cases where we lose
 	$(BIN)/python tests/benchmarks/training_loop.py
 	$(BIN)/python tests/benchmarks/params_start.py
+	$(BIN)/python tests/benchmarks/mnist.py
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hfbench.cost import AUTOCAST_DTYPES, Kernel, Precision, count_kernels
+from hfbench.cost import AUTOCAST_DTYPES, Precision
+from hfbench.recorder import Kernel, count_kernels
 
 ADAMW_TRAFFIC = 7  # times its parameters: reads value, gradient, two moments, writes three of them
-_ROUNDS = 15
+_ROUNDS = 7
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Calibration:
 def calibrate(
     precision: Precision = "no", *, device_type: Literal["cpu", "cuda"] = "cpu"
 ) -> Calibration:
-    """Measure what this machine does when it is free, in about a second on an idle CPU."""
+    """Measure what this machine does when it is free, in half a second on an idle CPU."""
     device = torch.device(device_type)
     dtype = AUTOCAST_DTYPES.get(precision, torch.float32)
 

@@ -9,10 +9,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import hfbench
-from hfbench.errors import HubUnreachableError, TrainingFailedError, UserError
+from hfbench.errors import (
+    HubUnreachableError,
+    NotPublishedError,
+    TrainingFailedError,
+    UserError,
+)
+from hfbench.layers_command import add_layers_parser, layers
 from hfbench.plan_command import add_plan_parser
+from hfbench.predict_command import add_predict_parser, predict
+from hfbench.push_command import (
+    add_push_parser,
+    check_before_training,
+    is_main_process,
+    push,
+    push_after_training,
+)
+from hfbench.recommend_command import add_recommend_parser
 
 if TYPE_CHECKING:
+    from hfbench.config import StrategyConfig
     from hfbench.results import RunResult
 
 DEFAULT_STRATEGIES = "scratch,head,last_2,lora,full"
@@ -32,6 +48,9 @@ def recipe_main(task: str, description: str | None, arguments: Sequence[str] | N
     )
     parser.add_argument("--config", metavar="FILE", help="YAML configuration")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. strategy=last_2")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show counts, cost and files; train nothing"
+    )
     parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
     options = parser.parse_args(arguments)
 
@@ -39,9 +58,19 @@ def recipe_main(task: str, description: str | None, arguments: Sequence[str] | N
         from hfbench.config import load_config
 
         config = load_config(options.config, options.overrides, task=task)
+        if options.dry_run:
+            from hfbench.dry_run import dry_run
+
+            dry_run(config)
+            return 0
+        pushes = config.hub.push and is_main_process()
+        if pushes:
+            check_before_training(config)
         from hfbench.run import run
 
         run(config)
+        if pushes:
+            push_after_training(config)
         return 0
 
     return guarded(run_recipe, debug=options.debug)
@@ -54,7 +83,7 @@ def guarded(action: Callable[[], int], *, debug: bool = False) -> int:
     """
     try:
         return action()
-    except (UserError, HubUnreachableError, TrainingFailedError) as error:
+    except (UserError, HubUnreachableError, TrainingFailedError, NotPublishedError) as error:
         if debug:
             raise
         return _report(str(error), error.exit_code)
@@ -108,6 +137,10 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(command=_compare)
     _add_params(commands)
     add_plan_parser(commands).set_defaults(command=_plan)
+    add_recommend_parser(commands).set_defaults(command=_recommend)
+    add_layers_parser(commands).set_defaults(command=_layers)
+    add_push_parser(commands).set_defaults(command=_push)
+    add_predict_parser(commands).set_defaults(command=_predict)
     return parser
 
 
@@ -143,12 +176,32 @@ def _add_params(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     params.set_defaults(command=_params)
 
 
+def _push(options: argparse.Namespace) -> int:
+    print(push(options.run_folder, options.overrides))
+    return 0
+
+
 def _plan(options: argparse.Namespace) -> int:
-    from hfbench.config import parse_strategy
     from hfbench.plan_command import plan
 
-    strategies = [parse_strategy(text) for text in split_strategies(options.strategies)]
-    print(plan(options, strategies), end="")
+    print(plan(options, _strategies(options.strategies)), end="")
+    return 0
+
+
+def _recommend(options: argparse.Namespace) -> int:
+    from hfbench.recommend_command import recommend_text
+
+    print(recommend_text(options), end="")
+    return 0
+
+
+def _layers(options: argparse.Namespace) -> int:
+    print(layers(options), end="")
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    _to_stdout(predict(options))
     return 0
 
 
@@ -182,12 +235,12 @@ def _run_and_compare(options: argparse.Namespace, overrides: list[str]) -> int:
     for key, flag in (("strategy", "strategies"), ("seed", "seeds"), ("output_dir", "output")):
         if any(text.split("=")[0].split(".")[0] == key for text in overrides):
             raise UserError(f"hfbench compare sets {key} itself: use --{flag}")
-    names = split_strategies(options.strategies or DEFAULT_STRATEGIES)
-    try:
-        seeds = [int(seed) for seed in (options.seeds or "0").split(",")]
-    except ValueError as error:
-        raise UserError(f"--seeds {options.seeds!r} is not a list of numbers like 0,1,2") from error
+    seeds = parse_seeds(options.seeds or "0", "--seeds")
     config = load_config(options.config, overrides)
+    if config.hub.push:
+        raise UserError("hub.push belongs to one run: compare, then hfbench push the best folder")
+    default = DEFAULT_STRATEGIES if config.network is None else "scratch"
+    names = split_strategies(options.strategies or default)
     folder = Path(options.output or Path("runs") / Path(options.config).stem)
     runs = plan_matrix(config, [parse_strategy(name) for name in names], seeds, folder)
     failed = run_matrix(runs, debug=options.debug)
@@ -203,7 +256,7 @@ def _print_comparison(
     """The table, and in ``folder`` one image for each task, checkpoint and data set."""
     from hfbench.compare import aggregate, sections
     from hfbench.record import slug
-    from hfbench.report.tables import format_comparison
+    from hfbench.report.comparison import format_comparison
 
     groups = aggregate(results)
     print(format_comparison(groups, style))
@@ -219,7 +272,6 @@ def _print_comparison(
 
 
 def _params(options: argparse.Namespace) -> int:
-    from hfbench.config import parse_strategy
     from hfbench.params import count_strategies
     from hfbench.report.depth_plot import check_image_path, plot_over_depth
     from hfbench.report.parameter_tables import format_counts
@@ -227,27 +279,42 @@ def _params(options: argparse.Namespace) -> int:
     image = None if options.plot is None else Path(options.plot)
     if image is not None:
         check_image_path(image)
-    strategies = None
-    if options.strategies is not None:
-        strategies = [parse_strategy(text) for text in split_strategies(options.strategies)]
     counts = count_strategies(
         options.checkpoint,
         task=options.task,
         num_labels=options.num_labels,
-        strategies=strategies,
+        strategies=_strategies(options.strategies),
     )
     if image is not None:
         plot_over_depth(counts, image)
     for_programs = options.format in ("csv", "json")
     for remark in counts.notes if for_programs else ():
         print(remark, file=sys.stderr)
-    try:
-        print(format_counts(counts, options.format), end="", flush=True)
-    except BrokenPipeError:  # "| head" has read enough; Python would fail again at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _to_stdout(format_counts(counts, options.format))
     if image is not None:
         print(f"image: {image}", file=sys.stderr if for_programs else sys.stdout)
     return 0
+
+
+def _to_stdout(text: str) -> None:
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:  # "| head" has read enough; Python would fail again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _strategies(text: str | None) -> list["StrategyConfig"] | None:
+    from hfbench.config import parse_strategy
+
+    return None if text is None else [parse_strategy(name) for name in split_strategies(text)]
+
+
+def parse_seeds(text: str, flag: str) -> list[int]:
+    """``0,1,2`` as numbers. Raises UserError, naming ``flag``, for anything else."""
+    try:
+        return [int(seed) for seed in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"{flag} {text!r} is not a list of numbers like 0,1,2") from error
 
 
 def split_strategies(text: str) -> list[str]:

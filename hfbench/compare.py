@@ -53,6 +53,12 @@ class Group:
     samples_per_second: Spread | None
     peak_memory_bytes: Spread | None
     saved_bytes: Spread | None
+    step_seconds: Spread | None
+    flops_per_second: Spread | None  # of all processes
+    peak_share: Spread | None  # of what a matrix product reaches, from 0 to 1
+    predicted_step_flops: Spread | None
+    predicted_step_seconds: Spread | None
+    predicted_peak_memory_bytes: Spread | None
     failures: tuple[Failure, ...]
     differing_config: tuple[str, ...]  # configuration keys in which the runs differ
     settings: Mapping[str, Any]  # of the first run, without those of the strategy
@@ -109,6 +115,24 @@ def sections(groups: Iterable[Group]) -> list[list[Group]]:
     return [list(members) for _, members in groupby(groups, key=_section_key)]
 
 
+def same_data(groups: Iterable[Group]) -> list[list[Group]]:
+    """Groups of several networks that learnt the same data, the best first.
+
+    Only what has a test metric, and only data that more than one network learnt.
+    """
+
+    def key(group: Group) -> tuple[str, str]:
+        return group.dataset, group.primary_metric
+
+    def quality(group: Group) -> float:
+        assert group.primary is not None
+        return -group.primary.mean if group.greater_is_better else group.primary.mean
+
+    measured = sorted((group for group in groups if group.primary), key=key)
+    members = [sorted(found, key=quality) for _, found in groupby(measured, key=key)]
+    return [found for found in members if len({g.checkpoint for g in found}) > 1]
+
+
 def differing_settings(groups: Sequence[Group]) -> tuple[str, ...]:
     """Settings, the strategy's own apart, in which the strategies of one section differ."""
     first = groups[0].settings
@@ -121,10 +145,8 @@ def differing_settings(groups: Sequence[Group]) -> tuple[str, ...]:
 def beats_scratch(groups: Sequence[Group]) -> ScratchComparison | None:
     """Compare the best pretrained strategy of one section with scratch.
 
-    The unit is the pooled sample standard deviation of the two groups,
-    ``sqrt(((n1 - 1) s1² + (n2 - 1) s2²) / (n1 + n2 - 2))`` (the denominator of Cohen's d; Cohen,
-    Statistical Power Analysis for the Behavioral Sciences, 1988, section 2.5). None when there is
-    no scratch group, or fewer than two values in either group. The best strategy is found by its
+    The unit is the pooled sample standard deviation of the two groups. None when there is no
+    scratch group, or fewer than two values in either group. The best strategy is found by its
     mean on the same test split, so with many strategies the difference is a little flattering.
     """
     scratch = next((group for group in groups if group.strategy == SCRATCH), None)
@@ -136,8 +158,20 @@ def beats_scratch(groups: Sequence[Group]) -> ScratchComparison | None:
     one, two = best.primary, scratch.primary
     if one is None or one.std is None or two.std is None:
         return None
-    variance = ((one.n - 1) * one.std**2 + (two.n - 1) * two.std**2) / (one.n + two.n - 2)
-    return ScratchComparison(best, scratch, sign * (one.mean - two.mean), math.sqrt(variance))
+    pooled = pooled_std([one, two])
+    assert pooled is not None
+    return ScratchComparison(best, scratch, sign * (one.mean - two.mean), pooled)
+
+
+def pooled_std(spreads: Iterable[Spread]) -> float | None:
+    """``sqrt(Σ (n - 1) s² / Σ (n - 1))`` over groups; None when all are single values.
+
+    For two groups this is the denominator of Cohen's d (Cohen, Statistical Power Analysis for the
+    Behavioral Sciences, 1988, section 2.5).
+    """
+    repeated = [(one.n - 1, one.std) for one in spreads if one.std is not None]
+    freedom = sum(n for n, _ in repeated)
+    return math.sqrt(sum(n * std**2 for n, std in repeated) / freedom) if freedom else None
 
 
 def _group_key(run: RunResult) -> tuple[str, str, str, str]:
@@ -155,6 +189,7 @@ def _strategy_order(group: Group) -> tuple[bool, float, str]:
 
 def _group(runs: list[RunResult]) -> Group:
     succeeded = [run for run in runs if run.status == "succeeded"]
+    predicted = [run.predicted for run in succeeded if run.predicted]
     first = runs[0]
     parameters = next((run.parameters for run in runs if run.parameters), None)
     return Group(
@@ -167,12 +202,18 @@ def _group(runs: list[RunResult]) -> Group:
         n=len(succeeded),
         total_parameters=parameters.total if parameters else None,
         trainable_parameters=parameters.trainable if parameters else None,
-        primary=_spread(run.primary_value for run in succeeded),
-        f1_macro=_spread(run.test_metrics.get("f1_macro") for run in succeeded),
-        train_seconds=_spread(run.train_seconds for run in succeeded),
-        samples_per_second=_spread(run.samples_per_second for run in succeeded),
-        peak_memory_bytes=_spread(run.peak_memory_bytes for run in succeeded),
-        saved_bytes=_spread(run.saved_bytes for run in succeeded),
+        primary=spread(run.primary_value for run in succeeded),
+        f1_macro=spread(run.test_metrics.get("f1_macro") for run in succeeded),
+        train_seconds=spread(run.train_seconds for run in succeeded),
+        samples_per_second=spread(run.samples_per_second for run in succeeded),
+        peak_memory_bytes=spread(run.peak_memory_bytes for run in succeeded),
+        saved_bytes=spread(run.saved_bytes for run in succeeded),
+        step_seconds=spread(run.step_seconds for run in succeeded),
+        flops_per_second=spread(run.flops_per_second for run in succeeded),
+        peak_share=spread(run.peak_share for run in succeeded),
+        predicted_step_flops=spread(p.step_flops for p in predicted),
+        predicted_step_seconds=spread(p.step_seconds for p in predicted),
+        predicted_peak_memory_bytes=spread(p.peak_memory_bytes for p in predicted),
         failures=tuple(
             Failure(run.seed, run.status, run.reason or "no reason was recorded")
             for run in runs
@@ -187,7 +228,7 @@ def _group(runs: list[RunResult]) -> Group:
     )
 
 
-def _spread(values: Iterable[float | None]) -> Spread | None:
+def spread(values: Iterable[float | None]) -> Spread | None:
     """Over the values that were measured and are finite."""
     known = [value for value in values if value is not None and math.isfinite(value)]
     if not known:

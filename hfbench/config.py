@@ -6,26 +6,29 @@ PyYAML only: commands that only read results stay light.
 """
 
 import dataclasses
-import difflib
-import math
-import types
-import typing
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-import yaml
-
+from hfbench.conversion import build, check, parse_value, read_yaml
 from hfbench.errors import UserError
 
 StrategyName = Literal["full", "head", "last_n", "first_n", "blocks", "lora", "bitfit", "scratch"]
 TargetKind = Literal["attention_qv", "attention", "all_linear"]
+OptimizerName = Literal["adamw", "adam", "sgd"]
 
 # Keys that name, watch or schedule a run and do not change what it learns.
 NEUTRAL_KEYS = (
     "output_dir",
     "tracker",
+    "hub.push",
+    "hub.repo_id",
+    "hub.private",
+    "hub.revision",
+    "hub.adapter_only",
+    "hub.deadline_seconds",
     "training.eval_batch_size",
     "training.num_workers",
     "training.resume",
@@ -34,7 +37,7 @@ NEUTRAL_KEYS = (
 
 LORA_OPTIONS = ("r", "lora_alpha", "lora_dropout", "targets", "last_n")
 
-T = TypeVar("T")
+NETWORK_TASKS = ("mnist_mlp",)  # they build a network of their own instead of loading a checkpoint
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,45 @@ class ModelConfig:
     def label(self) -> str:
         """The checkpoint with its revision, as results name it."""
         return self.checkpoint if self.revision is None else f"{self.checkpoint}@{self.revision}"
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """A small network that starts from random weights, and what it learns by."""
+
+    kind: Literal["mlp", "cnn"] = "mlp"
+    widths: tuple[int, ...] = (256, 128, 64)  # of the hidden linear layers, from input to output
+    channels: tuple[int, ...] = (16, 32)  # of a cnn's convolutions; each halves height and width
+    activation: Literal["relu", "sigmoid", "tanh", "gelu"] = "relu"
+    dropout: float = 0.0  # after every hidden linear layer
+    shift: int = 0  # pixels by which training images are moved at random
+    loss: Literal["cross_entropy", "mse"] = "cross_entropy"  # mse: to the one-hot label
+    label_smoothing: float = 0.0  # of cross_entropy
+    normalisation: Literal["unit", "standard"] = "unit"  # pixels in [0, 1], or of mean 0 and std 1
+
+    @property
+    def label(self) -> str:
+        """The layers, as results name them: ``mlp-256-128-64-relu``, ``cnn-16-32-mlp-64-relu``."""
+        sizes = [("mlp", self.widths)]
+        if self.kind == "cnn":
+            sizes.insert(0, ("cnn", self.channels))
+        parts = [str(part) for kind, numbers in sizes for part in (kind, *numbers)]
+        return "-".join([*parts, self.activation])
+
+    def __post_init__(self) -> None:
+        for key in ("widths", "channels"):
+            numbers = getattr(self, key)
+            check(f"network.{key}", list(numbers), all(n >= 1 for n in numbers), "numbers >= 1")
+        for key in ("dropout", "label_smoothing"):
+            check(f"network.{key}", getattr(self, key), 0 <= getattr(self, key) < 1, "in [0, 1)")
+        check("network.shift", self.shift, self.shift >= 0, ">= 0")
+        if self.kind == "cnn" and not self.channels:
+            raise UserError("network.channels=[] leaves a cnn without convolutions: use kind mlp")
+        if self.loss == "mse" and self.label_smoothing:
+            raise UserError(
+                f"network.label_smoothing={self.label_smoothing} belongs to cross_entropy, not to "
+                "network.loss=mse"
+            )
 
 
 @dataclass(frozen=True)
@@ -80,10 +122,10 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         for key in ("validation_fraction", "test_fraction"):
-            _check(f"data.{key}", getattr(self, key), 0 < getattr(self, key) < 1, "in (0, 1)")
+            check(f"data.{key}", getattr(self, key), 0 < getattr(self, key) < 1, "in (0, 1)")
         for key in ("max_train_samples", "max_eval_samples", "max_length", "max_seconds"):
             value = getattr(self, key)
-            _check(f"data.{key}", value, value is None or value > 0, "positive")
+            check(f"data.{key}", value, value is None or value > 0, "positive")
 
 
 @dataclass(frozen=True)
@@ -103,7 +145,7 @@ class StrategyConfig:
 
     def __post_init__(self) -> None:
         if self.name in ("last_n", "first_n"):
-            _check("strategy.n", self.n, self.n is not None and self.n >= 1, "a number >= 1")
+            check("strategy.n", self.n, self.n is not None and self.n >= 1, "a number >= 1")
         elif self.n is not None:
             raise UserError(f"strategy.n={self.n} belongs to last_n and first_n, not {self.name}")
         if (self.name == "blocks") != bool(self.blocks):
@@ -111,10 +153,10 @@ class StrategyConfig:
                 f"strategy.blocks={list(self.blocks)} and strategy.name={self.name}: the strategy "
                 "'blocks' needs the list of blocks, the others have none; write blocks:0+3"
             )
-        _check("strategy.r", self.r, self.r >= 1, "a number >= 1")
-        _check("strategy.lora_alpha", self.lora_alpha, self.lora_alpha >= 1, "a number >= 1")
-        _check("strategy.lora_dropout", self.lora_dropout, 0 <= self.lora_dropout < 1, "in [0, 1)")
-        _check("strategy.last_n", self.last_n, self.last_n is None or self.last_n >= 1, ">= 1")
+        check("strategy.r", self.r, self.r >= 1, "a number >= 1")
+        check("strategy.lora_alpha", self.lora_alpha, self.lora_alpha >= 1, "a number >= 1")
+        check("strategy.lora_dropout", self.lora_dropout, 0 <= self.lora_dropout < 1, "in [0, 1)")
+        check("strategy.last_n", self.last_n, self.last_n is None or self.last_n >= 1, ">= 1")
         if self.name != "lora" and (foreign := self._changed(*LORA_OPTIONS)):
             raise UserError(
                 f"strategy.{foreign[0]} belongs to lora, not to {self.name}"
@@ -162,11 +204,17 @@ class TrainingConfig:
     gradient_accumulation_steps: int = 1  # forward passes of one optimiser step
     learning_rate: float = 5e-5  # of full fine-tuning; a strategy multiplies it by its factor
     head_learning_rate: float | None = None  # of a new head beside pretrained parts; None: same
-    weight_decay: float = 0.01  # on matrices only, never on biases and norms
+    optimizer: OptimizerName = "adamw"
+    momentum: float = 0.0  # of sgd
+    # On matrices only, never on biases and norms: what the optimiser calls so (decoupled in adamw)
+    weight_decay: float = 0.01
+    l1: float = 0.0  # the loss has l1 · Σ|w| + l2 / 2 · Σw² over the matrices that train;
+    l2: float = 0.0  # reported losses are without it
     warmup_ratio: float = 0.1
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
     max_grad_norm: float | None = 1.0
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    gradient_checkpointing: bool = False  # less memory, trained blocks computed twice
     early_stopping_patience: int | None = None  # evaluations without improvement
     save_steps: int | None = None  # None: the state is saved once an epoch
     resume: Literal["auto", "never"] = "auto"
@@ -174,16 +222,42 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for key in ("epochs", "batch_size", "eval_batch_size", "gradient_accumulation_steps"):
-            _check(f"training.{key}", getattr(self, key), getattr(self, key) >= 1, "a number >= 1")
+            check(f"training.{key}", getattr(self, key), getattr(self, key) >= 1, "a number >= 1")
         for key in ("max_steps", "save_steps", "early_stopping_patience"):
             value = getattr(self, key)
-            _check(f"training.{key}", value, value is None or value >= 1, "a number >= 1")
+            check(f"training.{key}", value, value is None or value >= 1, "a number >= 1")
         for key in ("learning_rate", "head_learning_rate", "max_grad_norm"):
             value = getattr(self, key)
-            _check(f"training.{key}", value, value is None or value > 0, "positive")
-        _check("training.weight_decay", self.weight_decay, self.weight_decay >= 0, ">= 0")
-        _check("training.warmup_ratio", self.warmup_ratio, 0 <= self.warmup_ratio < 1, "in [0, 1)")
-        _check("training.num_workers", self.num_workers, self.num_workers >= 0, ">= 0")
+            check(f"training.{key}", value, value is None or value > 0, "positive")
+        for key in ("weight_decay", "l1", "l2"):
+            check(f"training.{key}", getattr(self, key), getattr(self, key) >= 0, ">= 0")
+        check("training.momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
+        if self.momentum and self.optimizer != "sgd":
+            raise UserError(
+                f"training.momentum={self.momentum} belongs to sgd, not to {self.optimizer}"
+            )
+        check("training.warmup_ratio", self.warmup_ratio, 0 <= self.warmup_ratio < 1, "in [0, 1)")
+        check("training.num_workers", self.num_workers, self.num_workers >= 0, ">= 0")
+
+
+@dataclass(frozen=True)
+class HubConfig:
+    """Where to publish what was trained. The token is huggingface_hub's (HF_TOKEN, login)."""
+
+    push: bool = False
+    repo_id: str | None = None  # owner/name; made where it does not exist
+    private: bool | None = None  # None: as it is, or the hub's default for a new one
+    revision: str | None = None  # a branch, made where it does not exist; None: main
+    adapter_only: bool = True  # false: an adapter is published merged into its base
+    deadline_seconds: float = 60.0  # of waiting while nothing new gets through
+
+    def __post_init__(self) -> None:
+        check("hub.deadline_seconds", self.deadline_seconds, self.deadline_seconds > 0, "positive")
+        if self.repo_id is None:
+            if self.push:
+                raise UserError("hub.push=true needs the repository: hub.repo_id=owner/name")
+        elif not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", self.repo_id, re.ASCII):
+            raise UserError(f"hub.repo_id={self.repo_id!r} is not written owner/name")
 
 
 @dataclass(frozen=True)
@@ -192,15 +266,39 @@ class RunConfig:
 
     task: str = ""
     model: ModelConfig = field(default_factory=ModelConfig)
+    network: NetworkConfig | None = None  # of tasks that train one from scratch
     data: DataConfig = field(default_factory=DataConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    hub: HubConfig = field(default_factory=HubConfig)
     seed: int = 0
-    output_dir: str | None = None  # None: runs/<task>/<checkpoint>_<data>/<strategy>_seed<seed>
+    output_dir: str | None = None  # None: runs/<task>/<start>_<data>/<strategy>_seed<seed>
     tracker: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
 
     def __post_init__(self) -> None:
-        _check("seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
+        check("seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
+        if self.network is None:
+            return
+        if self.task not in NETWORK_TASKS:
+            raise UserError(
+                f"the section network belongs to {', '.join(NETWORK_TASKS)}, not to "
+                f"task={self.task!r}, which starts from model.checkpoint"
+            )
+        if self.model.checkpoint:
+            raise UserError(
+                f"model.checkpoint={self.model.checkpoint!r}: {self.task} starts from random "
+                "weights; for a checkpoint use another task"
+            )
+        if self.strategy.name != "scratch":
+            raise UserError(
+                f"strategy={self.strategy.label!r}: {self.task} starts from random weights, so "
+                "its only strategy is scratch"
+            )
+
+    @property
+    def start(self) -> str:
+        """What training starts from, as results name it: the checkpoint or the network."""
+        return self.model.label if self.network is None else self.network.label
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested dict of what JSON holds, as it is stored in a result."""
@@ -227,7 +325,7 @@ def parse_strategy(text: str) -> StrategyConfig:
         if not equals:
             raise UserError(f"strategy {text!r}: option {option!r} is not written key=value")
         values[key] = value.split("+") if key == "freeze" else value
-    return _build(StrategyConfig, values, "strategy")
+    return build(StrategyConfig, values, "strategy")
 
 
 def load_config(
@@ -240,39 +338,39 @@ def load_config(
     """
     values: dict[str, Any] = {}
     if path is not None:
-        values = _read_yaml(Path(path))
+        values = read_yaml(Path(path))
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
             raise UserError(f"override {override!r} is not written key=value")
-        _set(values, key.strip(), text if key == "strategy" else _value(text, override))
+        _set(values, key.strip(), text if key == "strategy" else parse_value(text, override))
     if isinstance(values.get("strategy"), str):
         values["strategy"] = dataclasses.asdict(parse_strategy(values["strategy"]))
     if task is not None and values.setdefault("task", task) != task:
         raise UserError(f"the config {path} is for the task {values['task']!r}, not for {task!r}")
-    return _build(RunConfig, values, "")
+    if values.get("task") in NETWORK_TASKS:
+        values["network"] = values.get("network") or {}
+        values.setdefault("strategy", {}).setdefault("name", "scratch")
+    return build(RunConfig, values, "")
 
 
-def _value(text: str, override: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(
-            f"override {override!r}: the value is not valid YAML; put it into quotes, a list into "
-            "brackets with quoted items"
-        ) from error
+def data_config(stored: Mapping[str, Any]) -> DataConfig:
+    """The section ``data`` of a stored configuration."""
+    return build(DataConfig, stored, "data")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"config file {str(path)!r} does not exist")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"config file {str(path)!r} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"config file {str(path)!r} holds no key: value pairs")
-    return values
+def hub_config(stored: Mapping[str, Any], overrides: Iterable[str]) -> HubConfig:
+    """The stored ``hub`` section of a run with ``hub.key=value`` overrides.
+
+    Raises UserError for an override of another section.
+    """
+    values: dict[str, Any] = {"hub": dict(stored)}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key.startswith("hub."):
+            raise UserError(f"{override!r} is not written hub.key=value")
+        _set(values, key, parse_value(text, override))
+    return build(HubConfig, values["hub"], "hub")
 
 
 def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
@@ -285,58 +383,6 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
             raise UserError(f"override {dotted!r}: {section!r} is a value, not a section")
         values = inner
     values[key] = value
-
-
-def _build(cls: type[T], values: Mapping[str, Any], prefix: str) -> T:
-    """Build a dataclass from plain values, checking every key and type."""
-    hints = typing.get_type_hints(cls)
-    kwargs = {}
-    for key, value in values.items():
-        dotted = f"{prefix}.{key}" if prefix else str(key)
-        if key not in hints:
-            close = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
-            raise UserError(f"unknown key {dotted!r}{hint}; known: {', '.join(hints)}")
-        kwargs[key] = _convert(value, hints[key], dotted)
-    return cls(**kwargs)
-
-
-def _convert(value: Any, kind: Any, dotted: str) -> Any:
-    """``value`` as the annotated type. PyYAML reads 3e-4 as text, so numbers are parsed here."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        if value is None or value == "null":
-            return None
-        return _convert(value, next(a for a in arguments if a is not type(None)), dotted)
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise UserError(f"{dotted}={value!r} must be a section of keys")
-        return _build(typing.cast(type[Any], kind), value, dotted)
-    if origin is Literal:
-        text = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
-        if text not in arguments:
-            raise UserError(f"{dotted}={value!r} is not one of {', '.join(map(str, arguments))}")
-        return text
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise UserError(f"{dotted}={value!r} must be a list")
-        return tuple(_convert(item, arguments[0], dotted) for item in value)
-    return _convert_scalar(value, kind, dotted)
-
-
-def _convert_scalar(value: Any, kind: type, dotted: str) -> Any:
-    if kind is str and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        return str(value)
-    if kind is bool and str(value).lower() in ("true", "false"):
-        return str(value).lower() == "true"
-    if kind in (int, float) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            number = None
-        if number is not None and math.isfinite(number) and (kind is float or number.is_integer()):
-            return kind(number)
-    raise UserError(f"{dotted}={value!r} is not a valid {kind.__name__}")
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -352,11 +398,6 @@ def _with_lists(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_lists(item) for key, item in value.items()}
     return list(value) if isinstance(value, tuple) else value
-
-
-def _check(name: str, value: object, valid: bool, requirement: str) -> None:
-    if not valid:
-        raise UserError(f"{name}={value} must be {requirement}")
 
 
 def _default(cls: type, name: str) -> Any:

@@ -14,84 +14,40 @@ bfloat16 product on a CPU without matrix units copies its weight and keeps a flo
 convolution keeps its input in another layout. One such buffer lives at a time.
 """
 
-import weakref
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedFakeTensorException,
+    UnsupportedMutationAliasingException,
+    UnsupportedOperatorException,
+)
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
-from hfbench.errors import UserError
+from hfbench.errors import NotTraceableError
 from hfbench.models.checkpointing import gradient_checkpointing as checkpointing
 from hfbench.models.structure import Structure
+from hfbench.recorder import Kernel, Recorder, replaced_tensors
 from hfbench.strategies import set_training_mode
 
 Precision = Literal["no", "bf16", "fp16"]
-KernelKind = Literal["matmul", "convolution", "attention", "random", "special", "copy"]
 
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_aten = torch.ops.aten
-
-
-# PyTorch's counter knows the fused attention of CUDA only; the CPU's has the same arguments.
-_FLOP_FORMULAS: dict[Any, Callable[..., int]] = {
-    **flop_registry,
-    _aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[
-        _aten._scaled_dot_product_flash_attention
-    ],
-    _aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
-        _aten._scaled_dot_product_flash_attention_backward
-    ],
-}
-_CONVOLUTIONS = {
-    _aten.convolution,
-    _aten._convolution,
-    _aten.cudnn_convolution,
-    _aten.convolution_overrideable,
-    _aten._slow_conv2d_forward,
-    _aten.convolution_backward,
-}
-# These read some rows of their first input, not all of it.
-_LOOKUPS = {_aten.embedding, _aten.index, _aten.gather, _aten.index_select, _aten.slice_backward}
-_RANDOM = {_aten.bernoulli_, _aten.bernoulli, _aten.native_dropout, _aten.rand_like, _aten.rand}
-# Exponentials, error functions and reductions by row: slower than memory on a CPU.
-_SPECIAL = {
-    _aten.gelu,
-    _aten.gelu_backward,
-    _aten.tanh,
-    _aten.tanh_backward,
-    _aten.sigmoid,
-    _aten.silu,
-    _aten.silu_backward,
-    _aten.exp,
-    _aten.erf,
-    _aten.pow,
-    _aten._softmax,
-    _aten._softmax_backward_data,
-    _aten._safe_softmax,
-    _aten._log_softmax,
-    _aten._log_softmax_backward_data,
-    _aten.native_layer_norm,
-    _aten.native_layer_norm_backward,
-    _aten.native_group_norm,
-    _aten.native_group_norm_backward,
-}
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One operation: what it computes and how many bytes it reads and writes."""
-
-    kind: KernelKind
-    flops: int
-    bytes_moved: int
+_NEED_DATA = (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedFakeTensorException,
+    UnsupportedMutationAliasingException,
+    UnsupportedOperatorException,
+)
 
 
 @dataclass(frozen=True)
@@ -149,17 +105,18 @@ def trace_step(
             attention is traced unfused.
 
     Raises:
-        UserError: the model's computation depends on values, or it has no gradient checkpointing.
+        NotTraceableError: the model's computation depends on values.
+        UserError: it has no gradient checkpointing.
     """
     set_training_mode(model, structure)
     device = torch.device(device_type)
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
-    recorder = _Recorder()
+    recorder = Recorder()
     with (
         _without_random_masks(model),
         checkpointing(model) if gradient_checkpointing else nullcontext(),
         fakes,
-        _replaced_tensors(model, device) as parameters,
+        replaced_tensors(model, device) as parameters,
     ):
         batch = {
             name: torch.empty(value.shape, dtype=value.dtype, device=device)
@@ -175,13 +132,18 @@ def trace_step(
                 recorder.add_gradient
             )
         with recorder:
-            with torch.autocast(
-                device_type, AUTOCAST_DTYPES.get(precision), enabled=precision != "no"
-            ):
-                loss: Tensor = model(**batch).loss
-            saved = recorder.working_bytes
-            forward_flops = recorder.flops
-            loss.backward()  # type: ignore[no-untyped-call]
+            try:
+                with torch.autocast(
+                    device_type, AUTOCAST_DTYPES.get(precision), enabled=precision != "no"
+                ):
+                    loss: Tensor = model(**batch).loss
+                saved = recorder.working_bytes
+                forward_flops = recorder.flops
+                loss.backward()  # type: ignore[no-untyped-call]
+            except _NEED_DATA as error:
+                raise NotTraceableError(
+                    f"this model's cost cannot be planned without its data: {error}"
+                ) from error
     return StepCost(
         saved_activation_bytes=saved,
         working_peak_bytes=recorder.working_peak,
@@ -193,155 +155,55 @@ def trace_step(
     )
 
 
-def count_kernels(action: Callable[[], object]) -> int:
-    """How many operations ``action`` runs, views left out."""
-    recorder = _Recorder()
-    with recorder:
-        action()
-    return recorder.kernels.total()
+@dataclass(frozen=True)
+class ModuleCall:
+    """One run of one module in a forward pass."""
+
+    name: str
+    own_flops: int  # without those of watched modules inside it
+    output_shape: tuple[int, ...]  # of its first output
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every operation below autograd: its FLOPs and bytes, and the storages it makes."""
+def trace_modules(
+    model: nn.Module, inputs: Mapping[str, Tensor], watched: Mapping[str, nn.Module]
+) -> list[ModuleCall]:
+    """Trace a forward pass in eval mode; the runs of ``watched`` modules as they finish.
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.flops = 0
-        self.kernels: Counter[Kernel] = Counter()
-        self.working_bytes = self.gradient_bytes = 0  # alive now
-        self.working_peak = self.peak = 0
-        self._alive: dict[int, int] = {}  # storage -> bytes; 0: outside the accounts
-        self._gradients: set[int] = set()
+    Otherwise as :func:`trace_step`, on the CPU. ``watched`` has any names for modules of the model.
 
-    def ignore(self, tensors: list[Tensor]) -> None:
-        """Leave out what exists before the pass."""
-        for tensor in tensors:
-            self._alive[_key(tensor)] = 0
-
-    def add_gradient(self, parameter: Tensor) -> None:
-        """Move a parameter's gradient from the working memory to the gradients."""
-        assert parameter.grad is not None
-        gradient = parameter.grad
-        key = _key(gradient)
-        if key in self._gradients:
-            return
-        self._follow(gradient)
-        self._gradients.add(key)
-        self.working_bytes -= self._alive[key]
-        self.gradient_bytes += self._alive[key]
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if func is _aten._local_scalar_dense.default:
-            return _answer(args[0])
-        kwargs = kwargs or {}
-        out = func(*args, **kwargs)
-        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
-        for tensor in made:
-            self._follow(tensor)
-        self.working_peak = max(self.working_peak, self.working_bytes)
-        self.peak = max(self.peak, self.working_bytes + self.gradient_bytes)
-        read = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        self._count(func, args, kwargs, out, read, made)
-        return out
-
-    def _follow(self, tensor: Tensor) -> None:
-        storage = tensor.untyped_storage()
-        key = _key(tensor)
-        if key not in self._alive:
-            self._alive[key] = storage.nbytes()
-            self.working_bytes += storage.nbytes()
-            weakref.finalize(storage, self._freed, key)
-
-    def _freed(self, key: int) -> None:
-        size = self._alive.pop(key)
-        if key in self._gradients:
-            self._gradients.remove(key)
-            self.gradient_bytes -= size
-        else:
-            self.working_bytes -= size
-
-    def _count(
-        self,
-        func: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        out: Any,
-        read: list[Tensor],
-        made: list[Tensor],
-    ) -> None:
-        packet = func._overloadpacket
-        formula = _FLOP_FORMULAS.get(packet)
-        flops = int(formula(*args, **kwargs, out_val=out)) if formula else 0
-        self.flops += flops
-        sources = {_key(tensor) for tensor in read}
-        is_view = not func._schema.is_mutable and all(_key(t) in sources for t in made)
-        if not made or is_view or packet in (_aten.empty, _aten.empty_like, _aten.new_empty):
-            return
-        written = sum(map(_extent, made))
-        if packet in _LOOKUPS:
-            moved = 2 * written
-        elif packet in (_aten.zero_, _aten.fill_, *_RANDOM):
-            moved = written
-        else:
-            moved = written + sum(map(_extent, read))
-        self.kernels[Kernel(_kind(packet, flops), flops, moved)] += 1
-
-
-def _kind(packet: Any, flops: int) -> KernelKind:
-    if packet in _CONVOLUTIONS:
-        return "convolution"
-    if flops:
-        return "attention" if "attention" in packet.__name__ else "matmul"
-    if packet in _RANDOM:
-        return "random"
-    return "special" if packet in _SPECIAL else "copy"
-
-
-def _answer(tensor: Tensor) -> bool:
-    if tensor.dtype != torch.bool:
-        raise UserError(
-            "this model asks for the value of a tensor while it computes, so its cost depends on "
-            "the data and cannot be planned"
-        )
-    return False
-
-
-def _key(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
-
-
-def _extent(tensor: Tensor) -> int:
-    """Bytes behind a tensor; an expanded one has fewer than its shape says."""
-    return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
-
-
-@contextmanager
-def _replaced_tensors(model: nn.Module, device: torch.device) -> Iterator[list[nn.Parameter]]:
-    """Put tensors of the active mode in the place of all parameters and buffers.
-
-    Tied parameters stay tied. Yields the parameters, each once.
+    Raises UserError if the model's computation depends on values.
     """
-    originals: list[tuple[dict[str, Any], str, Tensor]] = []
-    tables: list[dict[str, Any]] = []
-    replacements: dict[int, Tensor] = {}
-    for module in model.modules():
-        tables += [module._parameters, module._buffers]
-    for table in tables:
-        originals += [(table, name, tensor) for name, tensor in table.items() if tensor is not None]
-    for table, name, tensor in originals:
-        if id(tensor) not in replacements:
-            fake = torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
-            if isinstance(tensor, nn.Parameter):
-                fake = nn.Parameter(fake, requires_grad=tensor.requires_grad)
-            replacements[id(tensor)] = fake
-        table[name] = replacements[id(tensor)]
-    try:
-        yield [tensor for tensor in replacements.values() if isinstance(tensor, nn.Parameter)]
-    finally:
-        for table, name, tensor in originals:
-            table[name] = tensor
+    model.eval()
+    device = torch.device("cpu")
+    recorder = Recorder()
+    calls: list[ModuleCall] = []
+    open_calls: list[tuple[int, int]] = []  # FLOPs at the start; those of finished inner calls
+
+    def start(module: nn.Module, args: Any) -> None:
+        open_calls.append((recorder.flops, 0))
+
+    def finish(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        before, inner = open_calls.pop()
+        flops = recorder.flops - before
+        if open_calls:
+            outer_before, outer_inner = open_calls[-1]
+            open_calls[-1] = (outer_before, outer_inner + flops)
+        tensor = next(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
+        calls.append(ModuleCall(name, flops - inner, tuple(tensor.shape)))
+
+    with ExitStack() as stack:
+        for name, module in watched.items():
+            for handle in (
+                module.register_forward_pre_hook(start),
+                module.register_forward_hook(partial(finish, name)),
+            ):
+                stack.callback(handle.remove)
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(replaced_tensors(model, device))
+        batch = {n: torch.empty(v.shape, dtype=v.dtype, device=device) for n, v in inputs.items()}
+        stack.enter_context(recorder)
+        model(**batch)
+    return calls
 
 
 @contextmanager

@@ -13,6 +13,16 @@ class TrainingFailedError(RuntimeError):
     exit_code = 1
 
 
+class NotTraceableError(UserError):
+    """A model's cost cannot be known without running it on real data."""
+
+
+class NotPublishedError(RuntimeError):
+    """The run is done and safe on disk, but the hub did not take it. Exit code 4."""
+
+    exit_code = 4
+
+
 class HubUnreachableError(RuntimeError):
     """The Hugging Face Hub is needed and does not answer. Exit code 3."""
 

@@ -6,7 +6,7 @@ import socket
 import sys
 import urllib.parse
 import urllib.request
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,14 @@ BUNDLED = "bundled/"  # before the names of what the package holds
 BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 CONNECT_SECONDS = 5.0  # longest wait for the hub to accept a connection
 
-Kind = Literal["checkpoint", "data set"]
+Kind = Literal["checkpoint", "data set", "trained model"]
+
+# what was asked for -> where its revision was given
+_REVISION_KEYS: Mapping[Kind, str] = {
+    "checkpoint": "model.revision",
+    "data set": "data.revision",
+    "trained model": "--revision",
+}
 
 _UNREACHABLE = (
     errors.OfflineModeIsEnabled,
@@ -61,8 +68,8 @@ def local_path(
     if not name or looks_local or path.suffix.lower() in suffixes:
         known = ", ".join(BUNDLED + choice for choice in choices)
         raise UserError(
-            f"{key}={name!r} does not exist; write a local path, a hub name (owner/name) or one "
-            f"of {known}"
+            f"{key}={name!r} does not exist; write a local path or a hub name (owner/name)"
+            + (f", or one of {known}" if known else "")
         )
     return None
 
@@ -91,15 +98,15 @@ def hub_errors(kind: Kind, name: str) -> Iterator[None]:
 def _translate(error: BaseException, kind: Kind, name: str) -> Exception | None:
     causes = _causes(error)
     repository = f"{kind} {name!r}"
+    bundled = "" if kind == "trained model" else " or bundled/<name>"
     if _find(causes, errors.GatedRepoError) or "is a gated dataset" in str(error):
-        page = f"{constants.ENDPOINT}/{'' if kind == 'checkpoint' else 'datasets/'}{name}"
+        page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'data set' else ''}{name}"
         return UserError(
             f"{repository} is gated: accept its conditions on {page}, then log in with "
             "`hf auth login` or set HF_TOKEN"
         )
     if _find(causes, errors.RevisionNotFoundError):
-        section = "model" if kind == "checkpoint" else "data"
-        return UserError(f"{repository} has no such revision: change {section}.revision")
+        return UserError(f"{repository} has no such revision: change {_REVISION_KEYS[kind]}")
     if _find(causes, errors.RepositoryNotFoundError) or _named(causes, "DatasetNotFoundError"):
         return UserError(
             f"{repository} is neither a local folder nor on {constants.ENDPOINT}: check the "
@@ -108,7 +115,7 @@ def _translate(error: BaseException, kind: Kind, name: str) -> Exception | None:
     if _find(causes, errors.HFValidationError):
         return UserError(
             f"{repository} is neither an existing local path nor a hub name; write a local path, "
-            "owner/name or bundled/<name>"
+            f"owner/name{bundled}"
         )
     if _find(causes, errors.RemoteEntryNotFoundError):
         return UserError(f"{repository} lacks a file: {error}")
@@ -122,7 +129,7 @@ def _translate(error: BaseException, kind: Kind, name: str) -> Exception | None:
         switch = ", or unset HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else ""
         return HubUnreachableError(
             f"{repository} is not on this machine and {constants.ENDPOINT} does not answer. Use a "
-            f"local path or bundled/<name>, or set HF_ENDPOINT to a mirror{switch}"
+            f"local path{bundled}, or set HF_ENDPOINT to a mirror{switch}"
         )
     if isinstance(error, SafetensorError):
         return UserError(f"{repository}: its safetensors file is broken ({error}); fetch it again")
@@ -154,7 +161,9 @@ def _go_offline_without_hub() -> None:
     Behind a proxy the hub cannot be tried directly, so nothing is concluded there.
     """
     hub = urllib.parse.urlparse(constants.ENDPOINT)
-    if constants.HF_HUB_OFFLINE or hub.hostname is None or urllib.request.getproxies():
+    if constants.HF_HUB_OFFLINE or hub.hostname is None:
+        return
+    if hub.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(hub.hostname):
         return
     port = hub.port or {"http": 80}.get(hub.scheme, 443)
     try:

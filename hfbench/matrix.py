@@ -5,6 +5,7 @@ starts in a fraction of a second, its peak memory is its own, and a run that die
 with it. This module does not import torch.
 """
 
+import contextlib
 import dataclasses
 import multiprocessing
 import sys
@@ -27,12 +28,14 @@ def plan_matrix(
     return [dataclasses.replace(run, output_dir=str(folder / run_name(run))) for run in runs]
 
 
-def run_matrix(runs: Sequence[RunConfig], *, debug: bool = False) -> int:
+def run_matrix(runs: Sequence[RunConfig], *, debug: bool = False, log: Path | None = None) -> int:
     """Run what is not finished; returns the number of runs that failed.
 
     A run that fails leaves its result and the others go on; a mistake of the user ends all with
-    its exit code. ``debug`` shows the traceback of a mistake.
+    its exit code. ``debug`` shows the traceback of a mistake. ``log`` takes the reports of the
+    runs; progress and errors then go to standard error, and nothing to standard output.
     """
+    titles = sys.stdout if log is None else sys.stderr
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hfbench.run"])
     failed = 0
@@ -40,10 +43,10 @@ def run_matrix(runs: Sequence[RunConfig], *, debug: bool = False) -> int:
         title = f"[{index + 1}/{len(runs)}] {run.strategy.label}, seed {run.seed}"
         folder = Path(str(run.output_dir))
         if finished_result(folder, run) is not None:
-            print(f"{title}: {folder} holds this run already")
+            print(f"{title}: {folder} holds this run already", file=titles)
             continue
-        print(f"\n{title}", flush=True)
-        process = context.Process(target=_run_in_child, args=(run, debug))
+        print(f"\n{title}", file=titles, flush=True)
+        process = context.Process(target=_run_in_child, args=(run, debug, log))
         process.start()
         process.join()
         if process.exitcode in (2, 3, 130):
@@ -52,7 +55,7 @@ def run_matrix(runs: Sequence[RunConfig], *, debug: bool = False) -> int:
     return failed
 
 
-def _run_in_child(config: RunConfig, debug: bool) -> None:
+def _run_in_child(config: RunConfig, debug: bool, log: Path | None) -> None:
     from hfbench.cli import guarded
     from hfbench.run import run
 
@@ -60,4 +63,10 @@ def _run_in_child(config: RunConfig, debug: bool) -> None:
         run(config)
         return 0
 
-    sys.exit(guarded(action, debug=debug))
+    with contextlib.ExitStack() as stack:
+        if log is not None:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            reports = stack.enter_context(log.open("a", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(reports))
+        code = guarded(action, debug=debug)
+    sys.exit(code)

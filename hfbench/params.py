@@ -140,7 +140,7 @@ def _count(
         new = new_parameters(network, structure, head)
         chosen = strategies
         if chosen is None:
-            chosen = _suitable_strategies(network, structure, new)
+            chosen = suitable_strategies(network, structure, new)
         found = {}
         with torch.device("meta"):  # where adapters are made
             for strategy in chosen:
@@ -172,7 +172,7 @@ def _count_strategy(
     return StrategyCounts(strategy.full_label, report, dict(adapters))
 
 
-def _suitable_strategies(
+def suitable_strategies(
     network: "nn.Module", structure: "Structure", new: list[str]
 ) -> list[StrategyConfig]:
     """Those that train something in this network, from all of it to little."""

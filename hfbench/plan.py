@@ -8,16 +8,16 @@ from typing import Literal
 from torch import Tensor, nn
 
 from hfbench.calibration import ADAMW_TRAFFIC, Calibration
+from hfbench.config import OptimizerName
 from hfbench.cost import Precision, StepCost, trace_step
 from hfbench.errors import UserError
 from hfbench.models.structure import Structure, canonical_name, is_duplicate
 
-OptimizerName = Literal["adamw", "sgd"]
 Distribution = Literal["ddp", "fsdp", "zero1", "zero2", "zero3"]
 
 # Reads and writes of one optimiser step in multiples of the trained parameters. Clipping reads
 # the gradients for their norm, then reads and writes them.
-_OPTIMIZER_TRAFFIC = {"adamw": ADAMW_TRAFFIC, "sgd": 3}
+_OPTIMIZER_TRAFFIC = {"adamw": ADAMW_TRAFFIC, "adam": ADAMW_TRAFFIC, "sgd": 3}
 _CLIPPING_TRAFFIC = 3
 _FLOAT32 = 4  # bytes
 _HALF = 2
@@ -32,6 +32,7 @@ class Workload:
     gradient_accumulation_steps: int = 1
     precision: Precision = "no"
     optimizer: OptimizerName = "adamw"
+    momentum: bool = False  # of sgd
     gradient_checkpointing: bool = False
     samples: int = 1000  # of the training set
     epochs: int = 3
@@ -193,8 +194,8 @@ def memory_plan(size: ModelSize, cost: StepCost, workload: Workload) -> MemoryPl
     """The memory of a process in a step after the first, when the optimiser has its state.
 
     Weights, gradients and AdamW's two moments are float32, also under autocast; the casts of
-    autocast are among the activations. SGD is without momentum and has no state. n processes
-    share (Rajbhandari et al. 2020, "ZeRO", section 5):
+    autocast are among the activations. SGD has one value a parameter with
+    momentum, else no state. n processes share (Rajbhandari et al. 2020, "ZeRO", section 5):
 
     - ddp: nothing. PyTorch's DistributedDataParallel keeps a second copy of the gradients in its
       buckets (its documentation, ``gradient_as_bucket_view``).
@@ -214,7 +215,7 @@ def memory_plan(size: ModelSize, cost: StepCost, workload: Workload) -> MemoryPl
     element = _HALF if half else _FLOAT32
     weights = size.parameters * element
     gradients = size.trained * element
-    optimizer = _optimizer_bytes(size, workload.optimizer)
+    optimizer = _optimizer_bytes(size, workload)
     if half:
         optimizer += size.trained * _FLOAT32
     communication = 0
@@ -358,9 +359,9 @@ def _batch_sizes(workload: Workload) -> list[int]:
     return sizes
 
 
-def _optimizer_bytes(size: ModelSize, optimizer: OptimizerName) -> int:
-    if optimizer == "sgd":
-        return 0
+def _optimizer_bytes(size: ModelSize, workload: Workload) -> int:
+    if workload.optimizer == "sgd":
+        return size.trained * _FLOAT32 if workload.momentum else 0
     return 2 * size.trained * _FLOAT32 + size.trained_tensors * _FLOAT32  # moments, step counts
 
 

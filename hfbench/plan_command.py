@@ -3,11 +3,10 @@
 import argparse
 import dataclasses
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args
 
-from hfbench.config import StrategyConfig
-from hfbench.errors import UserError
+from hfbench.config import OptimizerName, StrategyConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -16,7 +15,13 @@ if TYPE_CHECKING:
     from hfbench.models.meta import Head
     from hfbench.plan import StrategyPlan, Workload
 
-DEFAULT_STRATEGIES = "full,last_2,first_2,lora,bitfit,head"
+# What decides the memory of a batch beside the network: options and their defaults.
+BATCH_DEFAULTS: Mapping[str, Any] = {
+    "batch_size": 32,
+    "max_length": 128,
+    "max_seconds": 1.0,
+    "precision": "no",
+}
 _UNITS = {
     "KB": 10**3,
     "MB": 10**6,
@@ -41,17 +46,18 @@ def add_plan_parser(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--task", help="default: what the architecture fits")
     parser.add_argument("--num-labels", type=int, metavar="N", help="default: its own, else 2")
     parser.add_argument(
-        "--strategies", default=DEFAULT_STRATEGIES, help="separated by commas (default %(default)s)"
+        "--strategies",
+        metavar="LIST",
+        help="separated by commas, such as full,last_2,first_2,lora:r=8,bitfit,head (default: what "
+        "suits the network)",
     )
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="global")
+    add_batch_arguments(parser)
+    parser.set_defaults(**BATCH_DEFAULTS)
     parser.add_argument("--gradient-accumulation-steps", type=int, default=1, metavar="N")
-    parser.add_argument("--max-length", type=int, default=128, metavar="TOKENS")
     parser.add_argument(
         "--image-size", type=int, metavar="PIXELS", help="default: the checkpoint's"
     )
-    parser.add_argument("--max-seconds", type=float, default=1.0, help="of audio at 16 kHz")
-    parser.add_argument("--precision", choices=("no", "bf16", "fp16"), default="no")
-    parser.add_argument("--optimizer", choices=("adamw", "sgd"), default="adamw")
+    parser.add_argument("--optimizer", choices=get_args(OptimizerName), default="adamw")
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--samples", type=int, default=1000, metavar="N", help="to train on")
     parser.add_argument("--epochs", type=int, default=3, metavar="N")
@@ -69,8 +75,16 @@ def add_plan_parser(commands: Any) -> argparse.ArgumentParser:
     return parser
 
 
-def plan(options: argparse.Namespace, strategies: Sequence[StrategyConfig]) -> str:
-    """The report that the options ask for."""
+def add_batch_arguments(parser: argparse._ActionsContainer) -> None:
+    """Options for ``BATCH_DEFAULTS``; the caller sets the defaults."""
+    parser.add_argument("--batch-size", type=int, metavar="N", help="global")
+    parser.add_argument("--max-length", type=int, metavar="TOKENS")
+    parser.add_argument("--max-seconds", type=float, help="of audio at 16 kHz")
+    parser.add_argument("--precision", choices=("no", "bf16", "fp16"))
+
+
+def plan(options: argparse.Namespace, strategies: Sequence[StrategyConfig] | None) -> str:
+    """The report that the options ask for; of the strategies that suit the network, if None."""
     from hfbench.calibration import calibrate
     from hfbench.plan import Workload, best_first
     from hfbench.report.plans import format_fits, format_plans, plans_as_json
@@ -88,10 +102,10 @@ def plan(options: argparse.Namespace, strategies: Sequence[StrategyConfig]) -> s
     )
     calibration = None
     if options.calibrate or options.minutes is not None:
-        calibration = calibrate(options.precision, device_type=_device_type())
+        calibration = calibrate(options.precision, device_type=device_type())
     plans = [
         plan
-        for strategy in strategies
+        for strategy in strategies or _default_strategies(options)
         for plan in _plans_of_strategy(options, strategy, workload, calibration)
     ]
     limited = options.memory is not None or options.minutes is not None
@@ -109,6 +123,22 @@ def plan(options: argparse.Namespace, strategies: Sequence[StrategyConfig]) -> s
     return format_plans(plans, checkpoint=options.checkpoint, notes=notes)
 
 
+def _default_strategies(options: argparse.Namespace) -> list[StrategyConfig]:
+    """What suits the network, and the first blocks beside the last: they cost more."""
+    from hfbench.models.meta import new_parameters
+    from hfbench.models.structure import find_structure
+    from hfbench.params import suitable_strategies
+
+    network, head = _build_network(options)
+    structure = find_structure(network)
+    new = new_parameters(network, structure, head)
+    suitable = {s.name: s for s in suitable_strategies(network, structure, new)}
+    if suitable["last_n"].n != structure.depth:
+        suitable["first_n"] = StrategyConfig("first_n", n=suitable["last_n"].n)
+    names = ("full", "last_n", "first_n", "lora", "bitfit", "head")
+    return [suitable[name] for name in names if name in suitable]
+
+
 def _plans_of_strategy(
     options: argparse.Namespace,
     strategy: StrategyConfig,
@@ -117,10 +147,35 @@ def _plans_of_strategy(
 ) -> "list[StrategyPlan]":
     """One plan; with limits those that keep them."""
     from hfbench.models.checkpointing import can_checkpoint
+    from hfbench.plan import fits
+
+    plan_of, model = planner(options, strategy, calibration)
+    if options.memory is None and options.minutes is None:
+        return [plan_of(workload)]
+    return fits(
+        plan_of,
+        workload,
+        memory_bytes=options.memory,
+        minutes=options.minutes,
+        checkpointing=can_checkpoint(model),
+    )
+
+
+def planner(
+    options: argparse.Namespace,
+    strategy: StrategyConfig,
+    calibration: "Calibration | None" = None,
+) -> "tuple[Callable[[Workload], StrategyPlan], nn.Module]":
+    """How one strategy is planned, and the model under it.
+
+    Of ``options`` it reads checkpoint, task, num_labels, image_size, max_length and max_seconds.
+    Raises UserError for an unknown checkpoint or task and for a strategy that does not suit it;
+    the function that it returns raises it for a batch that the model cannot take.
+    """
     from hfbench.models.inputs import meta_batch
     from hfbench.models.meta import new_parameters
     from hfbench.models.structure import find_structure
-    from hfbench.plan import fits, plan_strategy
+    from hfbench.plan import plan_strategy
     from hfbench.strategies import apply_strategy
 
     network, head = _build_network(options)
@@ -134,45 +189,40 @@ def _plans_of_strategy(
             structure,
             strategy.label,
             lambda samples: meta_batch(
-                network, samples, max_length=options.max_length, max_seconds=options.max_seconds
+                network,
+                samples,
+                max_length=options.max_length,
+                max_seconds=options.max_seconds,
+                token_labels=head.num_labels is None,
             ),
             workload,
             calibration=calibration,
-            device_type=_device_type(),
+            device_type=device_type(),
         )
 
-    if options.memory is None and options.minutes is None:
-        return [plan_of(workload)]
-    return fits(
-        plan_of,
-        workload,
-        memory_bytes=options.memory,
-        minutes=options.minutes,
-        checkpointing=can_checkpoint(model),
-    )
+    return plan_of, model
 
 
 def _build_network(options: argparse.Namespace) -> "tuple[nn.Module, Head]":
     """The network of the task on the meta device."""
     from hfbench.models.configuration import find_configuration
-    from hfbench.models.meta import build_network, choose_head
+    from hfbench.models.meta import build_network, choose_head, with_image_size, with_loss
 
-    configuration = find_configuration(options.checkpoint)
-    if configuration.library == "timm":
-        raise UserError(
-            f"{options.checkpoint!r} is a timm model, which computes no loss to trace; plan a "
-            "checkpoint of transformers, such as google/vit-base-patch16-224"
-        )
+    configuration = with_loss(find_configuration(options.checkpoint))
     head = choose_head(configuration, options.task, options.num_labels)
-    if head.num_labels is None:
-        raise UserError("hfbench plan knows classification only: leave --task causal_lm out")
     changes: dict[str, Any] = {}
+    if head.num_labels is not None:
+        # As in training; DeBERTa would otherwise ask which labels are negative, and none exist.
+        changes["problem_type"] = "single_label_classification"
     if options.image_size is not None:
-        changes["image_size"] = options.image_size
+        configuration = with_image_size(configuration, options.image_size)
     if head.task == "text_classification" and configuration.values.get("pad_token_id") is None:
         changes["pad_token_id"] = 0  # GPT-2 gets one from its tokenizer; any will do here
     changed = dataclasses.replace(configuration, values=configuration.values | changes)
-    return build_network(changed, head), head
+    network: Any = build_network(changed, head)
+    if head.num_labels is None:
+        network.loss_type = "ForCausalLM"  # GPT-2's class has another name; it would warn
+    return network, head
 
 
 def parse_bytes(text: str) -> int:
@@ -187,7 +237,8 @@ def parse_bytes(text: str) -> int:
     return int(float(match[1]) * unit)
 
 
-def _device_type() -> Any:
+def device_type() -> Any:
+    """``cuda`` where a GPU is present, else ``cpu``: whose kernels a plan is made of."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -20,7 +20,7 @@ def run_folder(config: RunConfig) -> Path:
     """Where a run writes: ``output_dir``, or a folder named after what is run."""
     if config.output_dir is not None:
         return Path(config.output_dir)
-    what = f"{slug(config.model.label)}_{slug(config.data.label)}"
+    what = f"{slug(config.start)}_{slug(config.data.label)}"
     return Path("runs") / config.task / what / run_name(config)
 
 
@@ -78,7 +78,8 @@ class Record:
         self.fields: dict[str, Any] = {
             "run_id": run_id(config),
             "task": config.task,
-            "checkpoint": config.model.label,
+            "checkpoint": config.start,
+            "checkpoint_commit": None,
             "dataset": config.data.label,
             "strategy": config.strategy.label,
             "seed": config.seed,
@@ -87,6 +88,7 @@ class Record:
             "git": provenance.git_state(),
             "hardware": provenance.hardware(),
             "parameters": None,
+            "predicted": None,
             "history": (),
             "primary_metric": primary_metric,
             "greater_is_better": greater_is_better,

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, TypeVar
 from hfbench.disk import write_whole
 from hfbench.errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RESULT_FILE = "result.json"
 
 Status = Literal["succeeded", "failed", "out_of_memory"]
@@ -90,6 +90,16 @@ class EpochRecord:
     validation: dict[str, Any]  # metric name -> value
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What a trace on the training's own batches foretold, to stand beside what was measured."""
+
+    step_flops: int  # passes of one optimiser step of all processes, batches of median length
+    step_seconds: float  # of one optimiser step, from a calibration just before
+    peak_memory_bytes: int | None  # of the main process, batches of the greatest length
+    matmul_flops_per_second: float  # of the main process, measured in a matrix product
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
     """One training of one strategy with one seed; also for a run that failed."""
@@ -99,6 +109,7 @@ class RunResult:
     reason: str | None  # why the run did not succeed, or which numbers were not finite
     task: str
     checkpoint: str
+    checkpoint_commit: str | None  # on the hub; None: local, or trained from nothing
     dataset: str
     strategy: str  # short spelling, such as last_2 or lora:r=4
     seed: int
@@ -107,6 +118,7 @@ class RunResult:
     git: dict[str, Any] | None
     hardware: dict[str, Any]
     parameters: ParameterReport | None
+    predicted: Prediction | None  # None where the computation depends on the data
     history: tuple[EpochRecord, ...]
     primary_metric: str  # key of test_metrics and of each record's validation
     best_validation: float | None  # primary metric of the kept checkpoint on the validation split
@@ -122,6 +134,25 @@ class RunResult:
     started_at: str  # ISO 8601 with time zone
     greater_is_better: bool = True  # of the primary metric
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Measured mean of one optimiser step, loading its batches included."""
+        return self.train_seconds / self.steps if self.train_seconds and self.steps else None
+
+    @property
+    def flops_per_second(self) -> float | None:
+        """Predicted operations of a step over its measured time, of all processes together."""
+        if self.predicted is None or self.step_seconds is None:
+            return None
+        return self.predicted.step_flops / self.step_seconds
+
+    @property
+    def peak_share(self) -> float | None:
+        """``flops_per_second`` over what all processes reach in a matrix product; 0 to 1."""
+        if self.predicted is None or self.flops_per_second is None:
+            return None
+        return self.flops_per_second / (self.predicted.matmul_flops_per_second * self.num_processes)
 
     @property
     def primary_value(self) -> float | None:
@@ -158,6 +189,8 @@ class RunResult:
         built["history"] = tuple(
             _build(EpochRecord, record, source) for record in _list(values, "history", source)
         )
+        if built.get("predicted") is not None:
+            built["predicted"] = _build(Prediction, built["predicted"], source)
         if built.get("parameters") is not None:
             built["parameters"] = ParameterReport.from_dict(built["parameters"], source=source)
         return _build(cls, built, source)

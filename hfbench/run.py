@@ -1,7 +1,7 @@
 """One run from a configuration to a saved, checked model and its result."""
 
 import time
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,39 +10,40 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from hfbench.config import RunConfig, flatten
-from hfbench.data.splits import describe as describe_data
-from hfbench.errors import HubUnreachableError, TrainingFailedError, UserError
-from hfbench.models.structure import Structure, canonical_name, find_structure
-from hfbench.parameters import count_parameters
+from hfbench.errors import (
+    HubUnreachableError,
+    NotTraceableError,
+    TrainingFailedError,
+    UserError,
+)
+from hfbench.models.checkpointing import gradient_checkpointing
+from hfbench.models.loading import hub_commit
+from hfbench.models.structure import canonical_name
+from hfbench.prediction import plan_run, predict
+from hfbench.preparation import (
+    Prepared,
+    describe,
+    learning_rates,
+    make_accelerator,
+    prepare,
+    settle_threads,
+)
 from hfbench.record import Record, finished_result, run_folder
-from hfbench.report.tables import format_parameters
-from hfbench.results import ParameterReport, RunResult, Status
+from hfbench.results import Prediction, RunResult, Status
 from hfbench.saving import MODEL_FOLDER, save_model
-from hfbench.strategies import apply_strategy, learning_rate_factor, set_training_mode
+from hfbench.strategies import set_training_mode
 from hfbench.tasks import make_task
-from hfbench.tasks.base import Task, TaskData
+from hfbench.tasks.base import Task
 from hfbench.training.batching import SampleSource
 from hfbench.training.evaluation import predict_split
 from hfbench.training.fit import FitResult, Objective, fit
-from hfbench.training.optimizer import LearningRates
 from hfbench.training.state import clear
-from hfbench.training.threads import choose_threads
+from hfbench.verification import CHECK_FILE, store_check
 
 OUT_OF_MEMORY_ADVICE = (
     "out of memory: lower training.batch_size (and raise training.gradient_accumulation_steps as "
     "much), or choose a strategy that trains less"
 )
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything that is ready before the first training step."""
-
-    task: Task
-    data: TaskData
-    model: nn.Module
-    structure: Structure
-    parameters: ParameterReport
 
 
 def run(config: RunConfig) -> RunResult:
@@ -66,17 +67,21 @@ def run(config: RunConfig) -> RunResult:
         greater_is_better=task.greater_is_better,
         num_processes=accelerator.num_processes,
     )
-    if accelerator.device.type == "cpu" and accelerator.num_processes == 1:
-        record.fields["hardware"]["threads"] = choose_threads()
+    record.fields["hardware"]["threads"] = settle_threads(task, accelerator)
     begun = False
     try:
         prepared = prepare(config, task, accelerator)
         accelerator.print(describe(config, prepared))
-        record.update(parameters=prepared.parameters, data=dict(prepared.data.summary))
+        record.update(
+            checkpoint_commit=hub_commit(config.model),
+            parameters=prepared.parameters,
+            data=dict(prepared.data.summary),
+        )
         begun = True
         if accelerator.is_main_process:
             record.write("failed", "the process ended before the run: killed, or interrupted")
         start_tracker(config, accelerator)
+        record.update(predicted=foretell(config, prepared, accelerator))
         fitted = train(config, prepared, accelerator, folder)
         record.update(**_training_fields(fitted))
         test = evaluate(config, task, prepared.model, prepared.data.test, accelerator, "test")
@@ -102,31 +107,6 @@ def run(config: RunConfig) -> RunResult:
     return result
 
 
-def make_accelerator(config: RunConfig) -> Accelerator:
-    """The Accelerator of a run: its precision and tracker are the configuration's.
-
-    Raises UserError for a precision that the device cannot do and a tracker not installed.
-    """
-    tracked = config.tracker != "none"
-    precision = config.training.mixed_precision
-    accelerator = Accelerator(
-        mixed_precision=precision,
-        log_with=config.tracker if tracked else None,
-        project_dir=str(run_folder(config)) if tracked else None,
-    )
-    if precision != "no" and not accelerator.native_amp:
-        raise UserError(
-            f"training.mixed_precision={precision} does not work on {accelerator.device.type}: "
-            "choose bf16 or no"
-        )
-    if tracked and not accelerator.log_with:  # Accelerate leaves out what is not installed
-        raise UserError(
-            f"tracker={config.tracker} is not installed: pip install {config.tracker}, or choose "
-            "tracker=none"
-        )
-    return accelerator
-
-
 def start_tracker(config: RunConfig, accelerator: Accelerator) -> None:
     """Open the tracker with the run's settings; without one nothing happens."""
     if accelerator.log_with:
@@ -134,35 +114,14 @@ def start_tracker(config: RunConfig, accelerator: Accelerator) -> None:
         accelerator.init_trackers("hfbench", config=values)
 
 
-def prepare(config: RunConfig, task: Task, accelerator: Accelerator) -> Prepared:
-    """Data, model, structure, strategy and exact counts, in this order."""
-    with accelerator.main_process_first():
-        data = task.prepare_data()
-        set_seed(config.seed)  # the new head's values
-        built = task.build_model(data)
-    structure = find_structure(built.model)
-    model = apply_strategy(built.model, structure, config.strategy, built.new_parameters)
-    return Prepared(task, data, model, structure, count_parameters(model, structure))
-
-
-def describe(config: RunConfig, prepared: Prepared) -> str:
-    """The data, the learning rates and the parameter report, printed before training."""
-    rates = learning_rates(config)
-    factor = learning_rate_factor(config.strategy)
-    lines = [
-        f"\n{config.task}: {config.model.label} on {config.data.label}, "
-        f"strategy {config.strategy.label}, seed {config.seed}",
-        describe_data(prepared.data.summary),
-        f"learning rate {rates.rest:g} = {config.training.learning_rate:g} × {factor:g}, "
-        f"head {rates.head:g}",
-        "",
-        format_parameters(
-            prepared.parameters,
-            checkpoint=config.model.checkpoint,
-            strategy=config.strategy.label,
-        ),
-    ]
-    return "\n".join(lines)
+def foretell(config: RunConfig, prepared: Prepared, accelerator: Accelerator) -> Prediction | None:
+    """What the training is going to need; None, said aloud, where only running it could tell."""
+    try:
+        plan = plan_run(config, prepared, accelerator)
+    except NotTraceableError as error:
+        accelerator.print(f"nothing is predicted: {error}")
+        return None
+    return predict(plan, accelerator)
 
 
 def train(
@@ -184,18 +143,20 @@ def train(
         train_mode=lambda model: set_training_mode(model, structure),
         is_head=lambda name: structure.part_of(canonical_name(name)) == "head",
     )
+    checkpointed = config.training.gradient_checkpointing
     set_seed(config.seed, device_specific=True)  # dropout differs between processes
-    return fit(
-        prepared.model,
-        prepared.data.train,
-        objective,
-        config=config.training,
-        rates=learning_rates(config),
-        accelerator=accelerator,
-        folder=folder,
-        seed=config.seed,
-        title=f"{config.strategy.label} seed {config.seed}",
-    )
+    with gradient_checkpointing(prepared.model) if checkpointed else nullcontext():
+        return fit(
+            prepared.model,
+            prepared.data.train,
+            objective,
+            config=config.training,
+            rates=learning_rates(config),
+            accelerator=accelerator,
+            folder=folder,
+            seed=config.seed,
+            title=f"{config.strategy.label} seed {config.seed}",
+        )
 
 
 def evaluate(
@@ -230,26 +191,19 @@ def save(
     saved_bytes = None
     if accelerator.is_main_process:
         test = prepared.data.test
+        # Without Accelerate's mixed precision around forward: as whoever loads it will run it.
+        model = accelerator.unwrap_model(prepared.model, keep_fp32_wrapper=False)
+        check = prepared.task.collate([test[i] for i in range(min(8, len(test)))])
         saved_bytes = save_model(
-            # Without Accelerate's mixed precision around forward: as whoever loads it will run it.
-            accelerator.unwrap_model(prepared.model, keep_fp32_wrapper=False),
+            model,
             prepared.task.save_processor,
             folder / MODEL_FOLDER,
             base=config.model,
-            check=prepared.task.collate([test[i] for i in range(min(8, len(test)))]),
+            check=check,
         )
+        store_check(model, check, folder / CHECK_FILE)
     accelerator.wait_for_everyone()
     return saved_bytes
-
-
-def learning_rates(config: RunConfig) -> LearningRates:
-    """The configured rate of full fine-tuning times the strategy's factor.
-
-    The head has its own rate only beside pretrained parameters: from scratch everything is new.
-    """
-    rest = config.training.learning_rate * learning_rate_factor(config.strategy)
-    own = None if config.strategy.name == "scratch" else config.training.head_learning_rate
-    return LearningRates(rest=rest, head=own or rest)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -8,17 +8,19 @@ from typing import Any
 
 import torch
 import transformers
-from peft import PeftConfig, PeftModel
+from safetensors import safe_open
 from torch import nn
 
 from hfbench.config import ModelConfig
 from hfbench.disk import sync
 from hfbench.errors import UserError
-from hfbench.models.bundled import resolve_checkpoint
-from hfbench.models.loading import quiet
+from hfbench.models.loading import hub_commit, load_config, quiet
+from hfbench.models.loading import load_model as load_checkpoint
+from hfbench.models.network import ScratchNetwork, is_network_folder
 from hfbench.training.batching import Batch
 
 MODEL_FOLDER = "model"
+ADAPTER_FILE = "adapter_config.json"
 
 
 def save_model(
@@ -33,7 +35,7 @@ def save_model(
 
     The folder is written under another name, flushed, loaded again and compared on the batch
     ``check``, then renamed: where ``folder`` exists it is complete and loads. Weights are
-    safetensors. An adapter names its ``base`` as it was given, with the revision.
+    safetensors. An adapter names its ``base`` as it was given, and its commit on the hub.
 
     Raises:
         RuntimeError: the saved model gives other logits.
@@ -56,30 +58,67 @@ def save_model(
 def load_model(folder: Path) -> nn.Module:
     """Load what :func:`save_model` wrote, in eval mode: a whole model, or base and adapter.
 
+    Everything is float32, as in training.
+
     Raises:
-        UserError: ``folder`` holds no saved model.
+        UserError: ``folder`` holds no saved model, no safetensors, or not every trained weight.
+        HubUnreachableError: the adapter's base is on the hub, which does not answer.
     """
     if not (folder / "config.json").is_file():
         raise UserError(f"{str(folder)!r} holds no saved model: there is no config.json in it")
-    with quiet():
-        return _read(folder)
-
-
-def _read(folder: Path) -> nn.Module:
-    config = transformers.AutoConfig.from_pretrained(folder)
+    if is_network_folder(folder):
+        return ScratchNetwork.from_pretrained(folder)
+    source = ModelConfig(checkpoint=str(folder))
+    config: Any = load_config(source)
     model_class = getattr(transformers, config.architectures[0])
-    if not (folder / "adapter_config.json").is_file():
-        model: nn.Module = model_class.from_pretrained(folder, use_safetensors=True)
-        return model.eval()
-    adapter = PeftConfig.from_pretrained(str(folder))
-    base = model_class.from_pretrained(
-        resolve_checkpoint(adapter.base_model_name_or_path),
-        revision=adapter.revision,
-        config=config,
-        use_safetensors=True,
-        ignore_mismatched_sizes=True,
-    )
-    return PeftModel.from_pretrained(base, str(folder)).eval()
+    if (folder / ADAPTER_FILE).is_file():
+        return _read_adapter(folder, config, model_class).eval()
+    model, new = load_checkpoint(source, config, model_class)
+    if new:
+        raise UserError(f"{str(folder)!r} lacks trained weights: {', '.join(sorted(new))}")
+    return model.eval()
+
+
+def adapter_base(folder: Path) -> ModelConfig:
+    """The checkpoint that the adapter in ``folder`` belongs to.
+
+    Raises UserError for an ``adapter_config.json`` that describes no adapter.
+    """
+    from peft import PeftConfig  # here, because whole models need no PEFT
+
+    try:
+        adapter = PeftConfig.from_pretrained(str(folder))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{str(folder / ADAPTER_FILE)!r} describes no adapter: {error}") from error
+    return ModelConfig(checkpoint=adapter.base_model_name_or_path, revision=adapter.revision)
+
+
+def _read_adapter(folder: Path, config: Any, model_class: Any) -> nn.Module:
+    """Base and adapter; what the base lacks (its head) must be in the adapter."""
+    from peft import PeftModel
+
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise UserError(
+            f"{str(folder)!r} has no adapter_model.safetensors; adapters in pickle files are not "
+            "loaded because they can run code"
+        )
+    source = adapter_base(folder)
+    if Path(source.checkpoint).is_absolute() and not Path(source.checkpoint).exists():
+        raise UserError(
+            f"the adapter {str(folder)!r} needs its base {source.checkpoint!r}, which is not on "
+            f"this machine: copy it there, or change base_model_name_or_path in {ADAPTER_FILE}"
+        )
+    base, new = load_checkpoint(source, config, model_class)
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        stored = {key.removeprefix("base_model.model.") for key in file.keys()}  # noqa: SIM118
+    if missing := new - stored:
+        raise UserError(
+            f"the adapter {str(folder)!r} lacks trained weights that its base "
+            f"{source.label!r} lacks too: {', '.join(sorted(missing))}"
+        )
+    with quiet():
+        adapted: nn.Module = PeftModel.from_pretrained(base, str(folder))
+    return adapted
 
 
 def check_saved(model: nn.Module, folder: Path, batch: Batch) -> None:
@@ -96,13 +135,13 @@ def check_saved(model: nn.Module, folder: Path, batch: Batch) -> None:
 
 
 def _write(model: Any, folder: Path, base: ModelConfig) -> None:
-    if isinstance(model, PeftModel):
+    if hasattr(model, "peft_config"):
         local = Path(base.checkpoint).expanduser()
         named = str(local.resolve()) if local.exists() else base.checkpoint
         model.peft_config["default"].base_model_name_or_path = named
-        model.peft_config["default"].revision = base.revision
-        model.save_pretrained(str(folder), save_embedding_layers=False)
         adapted: Any = model.get_base_model()
+        model.peft_config["default"].revision = hub_commit(base) or base.revision
+        model.save_pretrained(str(folder), save_embedding_layers=False)
         adapted.config.architectures = [type(adapted).__name__]
         adapted.config.save_pretrained(folder)
     else:

@@ -1,9 +1,18 @@
 """Tiny checkpoints with random weights, in the same folders that the hub would give."""
 
+from __future__ import annotations
+
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from hub_client import HubClient
+    from loopback_hub import LoopbackHub
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any Hugging Face library is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,6 +28,33 @@ TINY_WORDS = (  # separated by spaces
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers are read from and left in a folder of the test, not of whoever runs it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[LoopbackHub]:
+    """An empty Hugging Face Hub on 127.0.0.1; loopback_hub.ACCOUNTS may use it."""
+    from loopback_hub import LoopbackHub
+
+    with LoopbackHub(tmp_path / "hub") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def lfs_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubClient]:
+    """The real client of the Hugging Face Hub in its own process, uploading LFS files."""
+    from hub_client import started_client
+
+    with started_client(tmp_path_factory.mktemp("lfs_client"), xet=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def xet_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubClient]:
+    """The same, uploading through hf_xet, as it does by default."""
+    from hub_client import started_client
+
+    with started_client(tmp_path_factory.mktemp("xet_client"), xet=True) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")
@@ -92,4 +128,48 @@ def tiny_wav2vec2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     Wav2Vec2Model(config).save_pretrained(folder)
     Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 texts of two classes that their words tell apart, as jsonl."""
+    folder = tmp_path_factory.mktemp("texts")
+    rows = [{"text": f"good cat {i}", "label": "up"} for i in range(30)]
+    rows += [{"text": f"bad dog sleeps {i}", "label": "down"} for i in range(30)]
+    path = folder / "texts.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 dark and light pictures in folders named after them."""
+    import numpy as np
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for label, level in (("dark", 40), ("light", 200)):
+        (folder / label).mkdir()
+        for index in range(20):
+            pixels = rng.integers(level, level + 50, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 high and low tones of 0.1 s in folders named after them."""
+    import numpy as np
+    import soundfile
+
+    folder = tmp_path_factory.mktemp("sounds")
+    rng = np.random.default_rng(0)
+    seconds = np.arange(1600) / 16000
+    for label, hertz in (("high", 2000), ("low", 200)):
+        (folder / label).mkdir()
+        for index in range(20):
+            wave = 0.3 * np.sin(2 * np.pi * hertz * seconds) + 0.01 * rng.normal(size=1600)
+            soundfile.write(folder / label / f"{index}.wav", wave, 16000)
     return folder

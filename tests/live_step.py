@@ -8,7 +8,7 @@ import transformers
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from hfbench.config import parse_strategy
+from hfbench.config import TrainingConfig, parse_strategy
 from hfbench.models.structure import Structure, find_structure
 from hfbench.strategies import apply_strategy, set_training_mode
 from hfbench.training.optimizer import LearningRates, build_optimizer
@@ -75,11 +75,16 @@ def make_model(name: str, *, hidden: int = 64) -> nn.Module:
         bos_token_id=1,
         eos_token_id=1,
     )
+    if name == "gpt2_lm":
+        return transformers.GPT2LMHeadModel(config)
     return transformers.GPT2ForSequenceClassification(config)
 
 
 def make_batch(name: str, samples: int = 4) -> dict[str, Tensor]:
-    """Texts have 48 tokens, one sample with padding, as in most batches."""
+    """Texts have 48 tokens, one sample with padding, as in most batches.
+
+    Labels are one a sample, of the language model one a token.
+    """
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(samples) % 3
     if name == "vit":
@@ -92,6 +97,8 @@ def make_batch(name: str, samples: int = 4) -> dict[str, Tensor]:
     tokens = torch.randint(2, 200, (samples, 48), generator=generator)
     mask = torch.ones_like(tokens)
     tokens[0, 40:] = mask[0, 40:] = 0
+    if name == "gpt2_lm":
+        labels = tokens.clone()
     return {"input_ids": tokens, "attention_mask": mask, "labels": labels}
 
 
@@ -118,7 +125,10 @@ def training_step(
 ) -> tuple[torch.optim.Optimizer, Callable[[], None]]:
     """What ``fit`` does with one batch."""
     optimizer = build_optimizer(
-        model, rates=LearningRates(1e-4, 1e-4), weight_decay=0.01, is_head=lambda name: False
+        model,
+        rates=LearningRates(1e-4, 1e-4),
+        config=TrainingConfig(),
+        is_head=lambda name: False,
     )
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hfbench.results import EpochRecord, ParameterReport, ParameterRow, RunResult
+from hfbench.results import EpochRecord, ParameterReport, ParameterRow, Prediction, RunResult
 
 
 def make_parameters(trainable: int = 1_538, total: int = 109_483_778) -> ParameterReport:
@@ -29,6 +29,7 @@ def make_result(
         "reason": None,
         "task": "text_classification",
         "checkpoint": "google-bert/bert-base-uncased",
+        "checkpoint_commit": None,
         "dataset": "nyu-mll/glue sst2",
         "strategy": strategy,
         "seed": seed,
@@ -37,6 +38,12 @@ def make_result(
         "git": {"commit": "0" * 40, "dirty": False},
         "hardware": {"cpu": "a processor", "cores": 2, "gpus": []},
         "parameters": make_parameters(trainable),
+        "predicted": Prediction(
+            step_flops=10**9,
+            step_seconds=0.4,
+            peak_memory_bytes=2 * 2**30,
+            matmul_flops_per_second=8e9,
+        ),
         "history": (
             EpochRecord(epoch=1.0, step=10, train_loss=0.5, validation={"accuracy": 0.7}),
             EpochRecord(epoch=2.0, step=20, train_loss=0.25, validation={"accuracy": 0.8}),

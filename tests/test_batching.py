@@ -35,7 +35,10 @@ def test_loading_leaves_the_random_state_alone() -> None:
     shares = split_batches(range(10), 4)
     batches = list(
         load_batches(
-            data, shares, lambda items: {"labels": torch.tensor([i["labels"] for i in items])}
+            data,
+            shares,
+            lambda items: {"labels": torch.tensor([i["labels"] for i in items])},
+            device=torch.device("cpu"),
         )
     )
     assert [batch["labels"].tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]

@@ -5,7 +5,7 @@ import math
 import pytest
 from result_factory import make_result
 
-from hfbench.compare import Group, aggregate, beats_scratch, latest_runs, sections
+from hfbench.compare import Group, aggregate, beats_scratch, latest_runs, same_data, sections
 
 
 def test_group_has_mean_and_sample_deviation_over_seeds() -> None:
@@ -168,3 +168,37 @@ def _two_groups(**values: tuple[float, ...]) -> list[Group]:
         for strategy, many in values.items()
         for seed, value in enumerate(many)
     )
+
+
+def test_predicted_and_measured_become_means_over_the_seeds() -> None:
+    """20 steps in 10 and 11 s; 1 GFLOP a step; 8 GFLOP/s in a product; predicted 0.4 s a step."""
+    runs = [make_result("head", 0), make_result("head", 1), make_result("head", 2, predicted=None)]
+    (group,) = aggregate(runs)
+    assert group.step_seconds is not None
+    assert group.step_seconds.mean == pytest.approx(0.55)
+    assert group.flops_per_second is not None
+    assert group.flops_per_second.n == 2
+    assert group.flops_per_second.mean == pytest.approx((1e9 / 0.5 + 1e9 / 0.55) / 2)
+    assert group.peak_share is not None
+    assert group.peak_share.mean == pytest.approx((1 / 0.5 + 1 / 0.55) / 2 / 8)
+    assert group.predicted_step_seconds is not None
+    assert group.predicted_step_seconds.mean == 0.4
+    assert group.predicted_peak_memory_bytes is not None
+    assert group.predicted_peak_memory_bytes.mean == 2 * 2**30
+
+
+def test_networks_that_learnt_the_same_data_stand_together_the_best_first() -> None:
+    runs = [
+        make_result("head", 0, 0.7),
+        make_result("scratch", 0, 0.8, checkpoint="mlp-8"),
+        make_result("full", 0, 0.9),
+        make_result("full", 0, 0.99, dataset="another"),
+        make_result("full", 0, None, checkpoint="mlp-9", test_metrics={}),
+    ]
+    (found,) = same_data(aggregate(runs))
+    assert [(group.checkpoint, group.strategy) for group in found] == [
+        ("google-bert/bert-base-uncased", "full"),
+        ("mlp-8", "scratch"),
+        ("google-bert/bert-base-uncased", "head"),
+    ]
+    assert same_data(aggregate(runs[2:])) == []

@@ -114,4 +114,4 @@ def test_every_config_of_the_recipes_is_valid() -> None:
     assert len(paths) >= 6
     for path in paths:
         config = load_config(path)
-        assert config.model.checkpoint or config.task.startswith("pretrain")
+        assert config.model.checkpoint or config.network or config.task.startswith("pretrain")

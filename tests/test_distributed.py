@@ -128,3 +128,21 @@ def test_parameters_that_a_step_does_not_use_are_no_obstacle(tmp_path: Path) -> 
     assert (one["num_processes"], two["num_processes"]) == (1, 2)
     for a, b in zip(one["history"], two["history"], strict=True):
         assert b["train_loss"] == pytest.approx(a["train_loss"], abs=1e-5)
+
+
+def test_whole_batches_are_shared_out_too(tmp_path: Path) -> None:
+    """701 digits in batches of 100: the last one has a single sample for two processes."""
+    config = tmp_path / "config.yaml"
+    values = {
+        "network": {"widths": [16]},
+        "data": {"source": "bundled/digits", "max_train_samples": 701},
+        "training": {"epochs": 2, "batch_size": 100, "learning_rate": 1e-2, "l2": 1e-3},
+    }
+    config.write_text(yaml.safe_dump(values))
+    one, two = (
+        launch(config, count, tmp_path / f"run{count}", task="mnist_mlp") for count in (1, 2)
+    )
+    assert (one["num_processes"], two["num_processes"]) == (1, 2)
+    for a, b in zip(one["history"], two["history"], strict=True):
+        assert b["train_loss"] == pytest.approx(a["train_loss"], abs=1e-5)
+    assert one["test_metrics"]["confusion_matrix"] == two["test_metrics"]["confusion_matrix"]

@@ -213,7 +213,7 @@ def test_decay_and_learning_rates_go_where_they_belong() -> None:
     optimizer = build_optimizer(
         model,
         rates=LearningRates(rest=1e-5, head=1e-3),
-        weight_decay=0.1,
+        config=TrainingConfig(weight_decay=0.1),
         is_head=lambda name: name.startswith("classifier"),
     )
     found = {

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hfbench.metrics import F1, Accuracy, ConfusionMatrix, Precision, Recall, classification_metrics
+from hfbench.metrics import F1, Accuracy, ConfusionMatrix, Precision, Recall
+from hfbench.scores import classification_metrics
 
 # Three labels. Confusion (rows true): 0 -> [2, 1, 0], 1 -> [0, 1, 0], 2 -> [1, 0, 0]
 REFERENCES = [0, 0, 0, 1, 2]

@@ -76,6 +76,8 @@ CHECKPOINTS = {
 BACKBONES = {
     "google-bert/bert-base-cased": 108_310_272,
     "google-bert/bert-base-multilingual-cased": 177_853_440,
+    "google-bert/bert-base-chinese": 102_267_648,
+    "distilbert/distilbert-base-multilingual-cased": 134_734_080,
     "microsoft/deberta-v3-small": 141_304_320,
     "microsoft/deberta-v3-large": 434_012_160,
     "albert/albert-base-v2": 11_683_584,
@@ -83,9 +85,13 @@ BACKBONES = {
     # RoBERTa's classifier takes the place of its pooler (a linear layer of 768 by 768).
     "distilbert/distilroberta-base": 82_118_400 - (768 * 768 + 768),
     "FacebookAI/xlm-roberta-base": 278_043_648 - (768 * 768 + 768),
+    "FacebookAI/xlm-roberta-large": 559_890_432 - (1024 * 1024 + 1024),
     "facebook/deit-base-patch16-224": 86_567_656 - 1000 * (768 + 1),
     "facebook/hubert-large-ll60k": 315_438_720,
+    "microsoft/wavlm-base-plus": 94_381_936,
     "openai-community/gpt2-large": 774_030_080,
+    "openai-community/gpt2-xl": 1_557_611_200,
+    "distilbert/distilgpt2": 81_912_576,
 }
 LLAMA_405B = {
     "model_type": "llama",
@@ -174,6 +180,17 @@ def test_llama_of_405_billion_parameters(tmp_path: Path) -> None:
 def test_defaults_suit_a_network_of_one_shared_block() -> None:
     labels = [one.strategy for one in counts("albert-base-v2").strategies]
     assert labels == ["full", "head", "last_1", LORA, "bitfit"]
+
+
+def test_the_audio_spectrogram_transformer() -> None:
+    name = "MIT/ast-finetuned-audioset-10-10-0.4593"
+    (full,) = counts(name, "full").strategies
+    # Patches of 16 x 16 every 10 steps: (1024 - 16) // 10 + 1 in time, (128 - 16) // 10 + 1 in
+    # frequency, and two tokens.
+    embeddings = (16 * 16 + 1) * 768 + (101 * 12 + 2 + 2) * 768
+    block = 4 * (768 * 768 + 768) + 2 * 768 * 3072 + 3072 + 768 + 2 * 2 * 768
+    norms = 2 * 2 * 768
+    assert full.report.total == embeddings + 12 * block + norms + 527 * (768 + 1)
 
 
 def test_the_small_electra() -> None:

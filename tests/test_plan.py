@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from counting import write_config
 from live_step import make_batch, with_strategy
 
 from hfbench.calibration import Calibration, calibrate
 from hfbench.cli import main
-from hfbench.cost import Kernel, StepCost
+from hfbench.cost import StepCost
 from hfbench.errors import UserError
 from hfbench.plan import (
     ASSUMED_WATTS,
@@ -26,6 +27,7 @@ from hfbench.plan import (
     step_seconds,
 )
 from hfbench.plan_command import parse_bytes
+from hfbench.recorder import Kernel
 
 SIZE = ModelSize(
     total=1000,
@@ -311,4 +313,53 @@ def test_images_and_sounds_are_planned(
 ) -> None:
     folder = request.getfixturevalue(checkpoint)
     assert main(["plan", str(folder), "--task", task, "--strategies", "head"]) == 0
+    assert "head" in capsys.readouterr().out
+
+
+def test_a_language_model_learns_from_every_token(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """GPT-2 of one block; the tied output layer is one product more in each direction."""
+    hidden, vocabulary, tokens, samples = 32, 100, 16, 4
+    values = {"model_type": "gpt2", "n_embd": hidden, "n_layer": 1, "n_head": 2}
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(values | {"vocab_size": vocabulary, "n_positions": 64}))
+    arguments = ["--task", "causal_lm", "--max-length", str(tokens), "--batch-size", str(samples)]
+    assert main(["plan", str(config), *arguments, "--format", "json"]) == 0
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    plans = {p["strategy"]: p for p in json.loads(shown.out)["strategies"]}
+    assert list(plans) == ["full", "last_1", "lora", "bitfit"]  # nothing of the head is its own
+    linear = samples * tokens * 2 * (12 * hidden**2 + hidden * vocabulary)
+    attention = samples * 4 * tokens**2 * hidden
+    assert plans["full"]["forward_flops"] == linear + attention
+    assert plans["full"]["total_parameters"] == sum(
+        (
+            *(vocabulary * hidden, 64 * hidden),  # tokens (and output), positions
+            *(12 * hidden**2, 13 * hidden),  # the block: matrices, biases and norms
+            2 * hidden,  # the last norm
+        )
+    )
+
+
+def test_a_timm_model_has_the_plan_of_the_same_network_of_transformers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def plan_of(checkpoint: str) -> Any:
+        arguments = ["--num-labels", "5", "--batch-size", "2", "--image-size", "64"]
+        command = ["plan", checkpoint, *arguments, "--strategies", "full,head", "--format", "json"]
+        assert main(command) == 0
+        return json.loads(capsys.readouterr().out)["strategies"]
+
+    ours = plan_of("facebook/deit-tiny-patch16-224")
+    timms = plan_of("timm/vit_tiny_patch16_224")
+    for left, right in zip(ours, timms, strict=True):
+        for key in ("total_parameters", "trainable_parameters", "forward_flops", "backward_flops"):
+            assert left[key] == right[key], key
+
+
+def test_deberta_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
+    path = write_config(tmp_path, model_type="deberta-v2", num_attention_heads=4, **sizes)
+    assert main(["plan", str(path), "--strategies", "head"]) == 0
     assert "head" in capsys.readouterr().out

@@ -9,8 +9,9 @@ from snapshot_check import assert_snapshot
 
 from hfbench.compare import aggregate
 from hfbench.errors import UserError
+from hfbench.report.comparison import format_comparison
 from hfbench.report.plots import plot_quality_against_parameters
-from hfbench.report.tables import format_comparison, format_parameters
+from hfbench.report.tables import format_parameters
 from hfbench.results import ParameterReport, ParameterRow, RunResult
 
 

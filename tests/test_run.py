@@ -10,11 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
 import torch
-from PIL import Image
+from tiny_runs import overrides
 
 from hfbench.cli import guarded, recipe_main
 from hfbench.config import load_config
@@ -27,54 +25,6 @@ from hfbench.tasks import make_task
 from hfbench.training import state
 
 TEXT_RECIPE = Path(__file__).parents[1] / "recipes/text_classification.py"
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("texts")
-    rows = [{"text": f"good cat {i}", "label": "up"} for i in range(30)]
-    rows += [{"text": f"bad dog sleeps {i}", "label": "down"} for i in range(30)]
-    path = folder / "texts.jsonl"
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for label, level in (("dark", 40), ("light", 200)):
-        (folder / label).mkdir()
-        for index in range(20):
-            pixels = rng.integers(level, level + 50, (20, 20, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / label / f"{index}.png")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sounds")
-    rng = np.random.default_rng(0)
-    seconds = np.arange(1600) / 16000
-    for label, hertz in (("high", 2000), ("low", 200)):
-        (folder / label).mkdir()
-        for index in range(20):
-            wave = 0.3 * np.sin(2 * np.pi * hertz * seconds) + 0.01 * rng.normal(size=1600)
-            soundfile.write(folder / label / f"{index}.wav", wave, 16000)
-    return folder
-
-
-def overrides(checkpoint: Path, data: Path, folder: Path, *more: str) -> list[str]:
-    return [
-        f"model.checkpoint={checkpoint}",
-        f"data.source={data}",
-        "data.max_seconds=0.1",
-        "training.epochs=2",
-        "training.batch_size=8",
-        "training.learning_rate=1e-3",
-        f"output_dir={folder}",
-        *more,
-    ]
 
 
 # Loads a saved model in a process of its own and writes the logits of the given batch.
@@ -232,6 +182,27 @@ def test_a_killed_run_continues_to_the_same_numbers(
     assert killed.test_metrics == through.test_metrics
     left, right = (tmp_path / f"{n}/model/model.safetensors" for n in ("killed", "through"))
     assert left.read_bytes() == right.read_bytes()
+
+
+def test_gradient_checkpointing_changes_memory_and_no_number(
+    tiny_bert: Path, texts: Path, tmp_path: Path
+) -> None:
+    results = []
+    for checkpointed in (False, True):
+        arguments = overrides(
+            tiny_bert,
+            texts,
+            tmp_path / str(checkpointed),
+            "strategy=last_2",
+            f"training.gradient_checkpointing={checkpointed}",
+        )
+        results.append(run(load_config(None, arguments, task="text_classification")))
+    plain, checkpointed_result = results
+    assert checkpointed_result.history == plain.history  # dropout included
+    assert plain.predicted is not None
+    assert checkpointed_result.predicted is not None
+    # Two trained blocks of three are computed twice.
+    assert checkpointed_result.predicted.step_flops > 1.1 * plain.predicted.step_flops
 
 
 def test_a_run_that_diverges_leaves_a_result_with_its_reason(

@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 from PIL import Image
 
-from hfbench.config import DataConfig, ModelConfig, RunConfig, StrategyConfig
+from hfbench.config import NETWORK_TASKS, DataConfig, ModelConfig, RunConfig, StrategyConfig
 from hfbench.errors import UserError
 from hfbench.models.loading import load_image_processor
 from hfbench.tasks import TASKS, make_task
@@ -62,7 +62,7 @@ def config(task: str, checkpoint: Path, source: Path | str, **data: Any) -> RunC
     )
 
 
-@pytest.fixture(scope="module", params=list(TASKS))
+@pytest.fixture(scope="module", params=[name for name in TASKS if name not in NETWORK_TASKS])
 def case(request: pytest.FixtureRequest) -> RunConfig:
     """The configuration of each task in turn."""
     fixtures = {
@@ -351,6 +351,24 @@ def test_a_model_with_one_channel_gets_grey_images(images: Path, tmp_path: Path)
     batch = task.collate([data.train[0], data.train[1]])
     assert batch["pixel_values"].shape == (2, 1, 16, 16)
     assert logits_of(task, task.build_model(data).model, [data.train[0]]).shape == (1, 2)
+
+
+def test_a_timm_checkpoint_with_label_names_takes_those_of_the_data(
+    images: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoConfig, TimmWrapperConfig, TimmWrapperForImageClassification
+
+    settings = TimmWrapperConfig(
+        architecture="vit_tiny_patch16_224",
+        num_labels=5,
+        model_args={"img_size": 32, "embed_dim": 16, "depth": 1, "num_heads": 2},
+        pretrained_cfg={"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3},
+    )
+    TimmWrapperForImageClassification(settings).save_pretrained(tmp_path / "old")
+    task = make_task(config("image_classification", tmp_path / "old", images))
+    model: Any = task.build_model(task.prepare_data()).model
+    model.save_pretrained(tmp_path / "new")
+    assert AutoConfig.from_pretrained(tmp_path / "new").id2label == {0: "a", 1: "b"}
 
 
 def test_a_broken_file_is_named_with_its_row(tiny_vit: Path, images: Path, tmp_path: Path) -> None:

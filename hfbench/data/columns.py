@@ -1,5 +1,6 @@
 """Which columns hold the input and the label, and what the labels are called."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -51,13 +52,16 @@ def detect_columns(dataset: Dataset, data: DataConfig, modality: Modality) -> Co
         "image": data.image_column,
         "audio": data.audio_column,
     }[modality]
-    label = _configured(dataset, data.label_column, "label_column") or _detect_label(dataset)
+    label = _configured(dataset, data.label_column, "label_column") or _only(
+        dataset, label_candidates(dataset), "label_column"
+    )
     pair = _configured(dataset, data.text_pair_column, "text_pair_column")
     found = _configured(dataset, configured, f"{modality}_column")
     if found is None and pair is None and modality == "text":
-        found, pair = _detect_pair(dataset, taken={label})
+        found, pair = detect_pair(dataset, taken={label})
     if found is None:
-        found = _detect_input(dataset, modality, taken={label, pair})
+        candidates = input_candidates(dataset, modality, taken={label, pair})
+        found = _only(dataset, candidates, f"{modality}_column")
     return Columns(found, label, pair if modality == "text" else None)
 
 
@@ -135,25 +139,27 @@ def _configured(dataset: Dataset, name: str | None, key: str) -> str | None:
     return name
 
 
-def _detect_label(dataset: Dataset) -> str:
+def label_candidates(dataset: Dataset) -> list[str]:
+    """Columns that may hold the label: by their type, or else by their name."""
     typed = [name for name, kind in dataset.features.items() if isinstance(kind, ClassLabel)]
     named = [name for name in dataset.column_names if name.lower() in LABEL_NAMES]
-    return _only(dataset, typed or named, "label_column")
+    return typed or named
 
 
-def _detect_input(dataset: Dataset, modality: Modality, taken: set[str | None]) -> str:
+def input_candidates(
+    dataset: Dataset, modality: Modality, taken: Collection[str | None]
+) -> list[str]:
+    """Columns beside ``taken`` that may hold the input: by name and type, or else by one."""
     free = {name: kind for name, kind in dataset.features.items() if name not in taken}
     named = [name for name in free if name.lower() in INPUT_NAMES[modality]]
     if modality == "text":
         strings = [name for name, kind in free.items() if _is_string(kind)]
-        candidates = [name for name in named if name in strings] or strings
-    else:
-        media = Image if modality == "image" else Audio
-        candidates = [name for name, kind in free.items() if isinstance(kind, media)] or named
-    return _only(dataset, candidates, f"{modality}_column")
+        return [name for name in named if name in strings] or strings
+    media = Image if modality == "image" else Audio
+    return [name for name, kind in free.items() if isinstance(kind, media)] or named
 
 
-def _detect_pair(dataset: Dataset, taken: set[str]) -> tuple[str | None, str | None]:
+def detect_pair(dataset: Dataset, taken: Collection[str]) -> tuple[str | None, str | None]:
     """Two sentences to be compared, e.g. premise and hypothesis; (None, None) without."""
     strings = {
         name.lower(): name

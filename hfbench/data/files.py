@@ -10,6 +10,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from datasets import Dataset, Features, Value, concatenate_datasets
 
+from hfbench.data.idx import holds_idx_files, load_idx_folder
 from hfbench.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
@@ -23,13 +24,15 @@ def load_local(path: Path) -> dict[str, Dataset]:
     A single table is the split ``train``. A folder holds tables named by split (``train.csv``,
     ``test-00000-of-00001.parquet``, also under ``data/``), or ``class/file`` or
     ``split/class/file`` with images or sounds; their column is ``image`` or ``audio`` and holds
-    the file's path.
+    the file's path. Or a folder holds MNIST's four idx files.
 
     Raises UserError for an unknown kind of file, an unreadable table and a folder of another
     shape.
     """
     if path.is_file():
         return {"train": load_table(path)}
+    if holds_idx_files(path):
+        return load_idx_folder(path)
     for folder in (path, path / "data"):
         tables = _visible(folder, lambda entry: entry.suffix.lower() in TABLE_READERS)
         if tables:
@@ -56,6 +59,8 @@ def load_table(path: Path) -> Dataset:
         return reader(path)
     except (csv.Error, json.JSONDecodeError, UnicodeDecodeError, pa.ArrowException) as error:
         raise UserError(f"{str(path)!r} is not a valid {path.suffix[1:]} file: {error}") from error
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
 
 
 def _load_tables(folder: Path, tables: list[Path]) -> dict[str, Dataset]:
@@ -95,15 +100,14 @@ def _load_class_folders(folder: Path) -> Dataset:
     files = [
         (file, label.name)
         for label in classes
-        for file in sorted(label.rglob("*"))
-        if file.suffix.lower() in IMAGE_SUFFIXES + AUDIO_SUFFIXES
+        for file in files_below(label, IMAGE_SUFFIXES + AUDIO_SUFFIXES)
     ]
     kinds = {"audio" if f.suffix.lower() in AUDIO_SUFFIXES else "image" for f, _ in files}
     if len(kinds) != 1:
         found = "both images and sounds" if kinds else "no images or sounds in class folders"
         raise UserError(
             f"{str(folder)!r} holds {found}. A folder may hold tables named by split (train.csv), "
-            "or class/file or train/class/file with one of "
+            "MNIST's idx files, or class/file or train/class/file with one of "
             f"{' '.join(IMAGE_SUFFIXES)} or one of {' '.join(AUDIO_SUFFIXES)}"
         )
     return Dataset.from_dict(
@@ -112,6 +116,11 @@ def _load_class_folders(folder: Path) -> Dataset:
             "label": [label for _, label in files],
         }
     )
+
+
+def files_below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files with one of these endings, at any depth, in the order of their paths."""
+    return [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in suffixes]
 
 
 def _visible(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:

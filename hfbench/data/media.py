@@ -22,22 +22,35 @@ class DecodedSamples:
     ``decode(source, name)`` turns a path or bytes into the feature of one sample; ``name`` says
     in errors which sample it is. All are decoded at the start and kept if they fit into
     MEMORY_LIMIT_BYTES. Decoding stops where they do not; such a split is decoded on every access,
-    and a broken file behind that row shows only then.
+    and a broken file behind that row shows only then. Without ``keep`` every split is like that.
+    Rows without a column ``labels`` are samples without one.
     """
 
     def __init__(
-        self, dataset: Dataset, column: str, split: str, *, feature: str, decode: Decode
+        self,
+        dataset: Dataset,
+        column: str,
+        split: str,
+        *,
+        feature: str,
+        decode: Decode,
+        keep: bool,
     ) -> None:
         self.dataset = dataset
         self.column = column
         self.split = split
         self.feature = feature
         self.decode = decode
-        self.kept: list[dict[str, Any]] | None = []
+        self.kept: list[dict[str, Any]] | None = None
+        if keep:
+            self._decode_all()
+
+    def _decode_all(self) -> None:
+        self.kept = []
         size_bytes = 0
-        for index in range(len(dataset)):
+        for index in range(len(self.dataset)):
             sample = self._sample(index)
-            size_bytes += sample[feature].nbytes
+            size_bytes += sample[self.feature].nbytes
             if size_bytes > MEMORY_LIMIT_BYTES:
                 self.kept = None
                 break
@@ -55,11 +68,9 @@ class DecodedSamples:
 
     def _sample(self, index: int) -> dict[str, Any]:
         row = self.dataset[index]
-        source, path = _encoded(row[self.column])
-        name = f"{self.split} row {index}" + (f" ({path})" if path else "")
-        if source is None:
-            raise UserError(f"{name}: column {self.column!r} holds neither bytes nor a path")
-        return {self.feature: self.decode(source, name), "labels": row["labels"]}
+        source, name = encoded(row[self.column], self.column, f"{self.split} row {index}")
+        labels = {"labels": row["labels"]} if "labels" in row else {}
+        return {self.feature: self.decode(source, name), **labels}
 
 
 def decode_image(source: str | bytes, mode: str, name: str) -> Image.Image:
@@ -74,11 +85,21 @@ def decode_image(source: str | bytes, mode: str, name: str) -> Image.Image:
         raise UserError(f"{name} is not a readable image: {error}") from error
 
 
-def _encoded(value: Any) -> tuple[str | bytes | None, str | None]:
-    """What to decode, and the file's name if it has one."""
+def encoded(value: Any, column: str, name: str) -> tuple[str | bytes, str]:
+    """What to decode of a column's value, and ``name`` with the file's name if it has one.
+
+    Raises UserError when there is nothing to decode.
+    """
+    path: str | None = None
+    source: str | bytes | None = None
     if isinstance(value, Mapping):
         path = value.get("path")
-        return (value["bytes"] if value.get("bytes") is not None else path), path
-    if isinstance(value, (str, Path)):
-        return str(value), str(value)
-    return (value, None) if isinstance(value, bytes) else (None, None)
+        source = value["bytes"] if value.get("bytes") is not None else path
+    elif isinstance(value, (str, Path)):
+        source = path = str(value)
+    elif isinstance(value, bytes):
+        source = value
+    name = f"{name} ({path})" if path else name
+    if source is None:
+        raise UserError(f"{name}: column {column!r} holds neither bytes nor a path")
+    return source, name

@@ -7,8 +7,6 @@ import numpy as np
 from datasets import Dataset, DatasetDict, load_dataset
 from datasets.exceptions import DatasetsError
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from hfbench.config import DataConfig
 from hfbench.data.files import TABLE_READERS, load_local
@@ -89,6 +87,9 @@ def _load_digits() -> dict[str, Dataset]:
     Grey images of 8x8 pixels; the 17 levels of the original become 0 to 255.
     Source: UCI ML hand-written digits (Alpaydin and Kaynak, 1998), inside scikit-learn.
     """
+    from sklearn.datasets import load_digits  # here, because no other data need it
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
     indices = np.arange(len(pixels))

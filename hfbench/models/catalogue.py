@@ -19,6 +19,7 @@ _ROBERTA = {
     "max_position_embeddings": 514,
     "type_vocab_size": 1,
 }
+_XLM_ROBERTA = {**_ROBERTA, "model_type": "xlm-roberta", "vocab_size": 250002}
 _DEBERTA_V3 = {
     "model_type": "deberta-v2",
     "relative_attention": True,
@@ -46,15 +47,17 @@ CATALOGUE: Mapping[str, Mapping[str, Any]] = {
     "google-bert/bert-base-cased": {"model_type": "bert", "vocab_size": 28996},
     "google-bert/bert-large-uncased": {"model_type": "bert", **_LARGE},
     "google-bert/bert-base-multilingual-cased": {"model_type": "bert", "vocab_size": 119547},
+    "google-bert/bert-base-chinese": {"model_type": "bert", "vocab_size": 21128},
     "distilbert/distilbert-base-uncased": {"model_type": "distilbert"},
+    "distilbert/distilbert-base-multilingual-cased": {
+        "model_type": "distilbert",
+        "vocab_size": 119547,
+    },
     "FacebookAI/roberta-base": _ROBERTA,
     "FacebookAI/roberta-large": {**_ROBERTA, **_LARGE},
     "distilbert/distilroberta-base": {**_ROBERTA, "num_hidden_layers": 6},
-    "FacebookAI/xlm-roberta-base": {
-        **_ROBERTA,
-        "model_type": "xlm-roberta",
-        "vocab_size": 250002,
-    },
+    "FacebookAI/xlm-roberta-base": _XLM_ROBERTA,
+    "FacebookAI/xlm-roberta-large": {**_XLM_ROBERTA, **_LARGE},
     "microsoft/deberta-v3-base": _DEBERTA_V3_BASE,
     "microsoft/deberta-v3-small": {**_DEBERTA_V3_BASE, "num_hidden_layers": 6},
     "microsoft/deberta-v3-large": {
@@ -91,6 +94,11 @@ CATALOGUE: Mapping[str, Mapping[str, Any]] = {
     "facebook/wav2vec2-large-xlsr-53": {"model_type": "wav2vec2", **_STABLE},
     "facebook/hubert-base-ls960": {"model_type": "hubert"},
     "facebook/hubert-large-ll60k": {"model_type": "hubert", **_STABLE},
+    "microsoft/wavlm-base-plus": {"model_type": "wavlm"},
+    "MIT/ast-finetuned-audioset-10-10-0.4593": {
+        "model_type": "audio-spectrogram-transformer",
+        "num_labels": 527,
+    },
     "openai-community/gpt2": {"model_type": "gpt2"},
     "openai-community/gpt2-medium": {
         "model_type": "gpt2",
@@ -104,6 +112,13 @@ CATALOGUE: Mapping[str, Mapping[str, Any]] = {
         "n_layer": 36,
         "n_head": 20,
     },
+    "openai-community/gpt2-xl": {
+        "model_type": "gpt2",
+        "n_embd": 1600,
+        "n_layer": 48,
+        "n_head": 25,
+    },
+    "distilbert/distilgpt2": {"model_type": "gpt2", "n_layer": 6},
 }
 
 

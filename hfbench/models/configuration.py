@@ -13,6 +13,7 @@ from hfbench.models.catalogue import CATALOGUE, catalogue_entry
 
 CONFIG_FILE = "config.json"
 TIMM_PREFIX = "timm/"
+DEFAULT_LABELS = 2  # as in transformers, for a checkpoint without a head of its own
 
 
 @dataclass(frozen=True)

@@ -8,42 +8,47 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoFeatureExtractor,
-    AutoImageProcessor,
-    AutoTokenizer,
-    PreTrainedConfig,
-    ViTImageProcessor,
-)
 
 from hfbench.config import ModelConfig
 from hfbench.errors import UserError
 from hfbench.hub_access import hub_errors
 from hfbench.models.bundled import resolve_checkpoint
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
 _WANTS_CODE = "trust_remote_code=True"  # in what transformers says of repositories with code
 
 
-def load_config(model: ModelConfig, **overrides: Any) -> PreTrainedConfig:
+def load_config(model: ModelConfig, **overrides: Any) -> "PreTrainedConfig":
     """The checkpoint's configuration with ``overrides`` set.
 
     Raises UserError for an unknown checkpoint or architecture, HubUnreachableError without a hub.
     """
     with _loading(model, "configuration"):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(**_source(model), **overrides)
+        config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(
+            **_source(model), **overrides
+        )
     return config
 
 
+def hub_commit(model: ModelConfig) -> str | None:
+    """The commit of the hub from which the checkpoint's configuration was loaded; None: local."""
+    if not model.checkpoint or Path(_source(model)["pretrained_model_name_or_path"]).exists():
+        return None
+    cached = try_to_load_from_cache(model.checkpoint, "config.json", revision=model.revision)
+    return Path(cached).parent.name if isinstance(cached, str) else None
+
+
 def load_model(
-    model: ModelConfig, config: PreTrainedConfig, model_class: Any
+    model: ModelConfig, config: "PreTrainedConfig", model_class: Any
 ) -> tuple[nn.Module, frozenset[str]]:
     """The checkpoint's weights in a ``model_class`` (an ``AutoModelFor...``), in float32.
 
@@ -65,14 +70,14 @@ def load_model(
     return loaded, frozenset(new.intersection(name for name, _ in loaded.named_parameters()))
 
 
-def build_model(config: PreTrainedConfig, model_class: Any) -> tuple[nn.Module, frozenset[str]]:
+def build_model(config: "PreTrainedConfig", model_class: Any) -> tuple[nn.Module, frozenset[str]]:
     """The same network with random float32 weights; every parameter is new."""
     with _no_such_head(config), quiet():
         model = model_class.from_config(config, dtype=torch.float32, trust_remote_code=False)
     return model, frozenset(name for name, _ in model.named_parameters())
 
 
-def build_on_meta(config: PreTrainedConfig, model_class: Any) -> nn.Module:
+def build_on_meta(config: "PreTrainedConfig", model_class: Any) -> nn.Module:
     """The network of a configuration without memory for its weights, for counting."""
     with torch.device("meta"):
         return build_model(config, model_class)[0]
@@ -81,7 +86,7 @@ def build_on_meta(config: PreTrainedConfig, model_class: Any) -> nn.Module:
 def load_tokenizer(model: ModelConfig) -> Any:
     """The checkpoint's tokenizer. Raises UserError when it has none."""
     with _loading(model, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(**_source(model))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**_source(model))
     # A folder without tokenizer files gives an empty tokenizer, which maps every word to [UNK].
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise UserError(
@@ -100,15 +105,15 @@ def load_image_processor(model: ModelConfig) -> Any:
     values = _preprocessor_values(model)
     kinds = (values.pop("image_processor_type", None), values.pop("feature_extractor_type", None))
     if "ViTFeatureExtractor" in kinds:
-        return ViTImageProcessor(**values)
+        return transformers.ViTImageProcessor(**values)
     with _loading(model, "image processor"):
-        return AutoImageProcessor.from_pretrained(**_source(model))
+        return transformers.AutoImageProcessor.from_pretrained(**_source(model))
 
 
 def load_feature_extractor(model: ModelConfig) -> Any:
     """The checkpoint's audio feature extractor. Raises UserError when it has none."""
     with _loading(model, "feature extractor"):
-        return AutoFeatureExtractor.from_pretrained(**_source(model))
+        return transformers.AutoFeatureExtractor.from_pretrained(**_source(model))
 
 
 def _source(model: ModelConfig) -> dict[str, Any]:
@@ -167,7 +172,7 @@ def _loading(model: ModelConfig, part: str) -> Iterator[None]:
 
 
 @contextmanager
-def _no_such_head(config: PreTrainedConfig) -> Iterator[None]:
+def _no_such_head(config: "PreTrainedConfig") -> Iterator[None]:
     try:
         yield
     except ValueError as error:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,11 +13,9 @@ from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hfbench.errors import UserError
-from hfbench.models.configuration import Configuration
+from hfbench.models.configuration import DEFAULT_LABELS, Configuration
 from hfbench.models.loading import build_on_meta
 from hfbench.models.structure import Structure, timm_classifier
-
-DEFAULT_LABELS = 2  # as in transformers, for a checkpoint without a head of its own
 
 # task -> its class in transformers and the model types that have one; the first that fits is the
 # default.
@@ -82,6 +80,15 @@ def choose_head(configuration: Configuration, task: str | None, num_labels: int 
     return Head(chosen, num_labels or own or DEFAULT_LABELS, tuple(notes))
 
 
+def task_of_class(name: str) -> str | None:
+    """The task of a network's class, such as BertForSequenceClassification; None for others."""
+    for task, (_, classes) in _TASKS.items():
+        for known in classes.values():
+            if name in ((known,) if isinstance(known, str) else known):  # DeiT has two
+                return task
+    return None
+
+
 def build_network(configuration: Configuration, head: Head) -> nn.Module:
     """The network on the meta device. Raises UserError for values that fit no network."""
     try:
@@ -98,6 +105,43 @@ def build_network(configuration: Configuration, head: Head) -> nn.Module:
             f"the configuration of {configuration.checkpoint!r} ({configuration.source}) makes no "
             f"network: {error}"
         ) from error
+
+
+def with_loss(configuration: Configuration) -> Configuration:
+    """The same network in a class that computes a loss: a timm model inside transformers' wrapper.
+
+    Raises UserError for a name that the installed timm does not know.
+    """
+    if configuration.library != "timm":
+        return configuration
+    import timm
+
+    name = configuration.values["architecture"]
+    labels = _timm_labels(configuration)  # raises for an unknown name
+    pretrained: Any = timm.get_pretrained_cfg(name)
+    if pretrained is None:
+        raise UserError(f"timm model {name!r} has no pretrained configuration, so no image size")
+    values = {
+        "model_type": "timm_wrapper",
+        "architecture": name,
+        "num_classes": labels,
+        "model_args": configuration.values.get("model_args"),
+        "pretrained_cfg": pretrained.to_dict(),
+    }
+    return replace(configuration, values=values)
+
+
+def with_image_size(configuration: Configuration, pixels: int) -> Configuration:
+    """The configuration for square images of another size."""
+    values = configuration.values
+    if values.get("model_type") != "timm_wrapper":
+        return replace(configuration, values=values | {"image_size": pixels})
+    own = values["pretrained_cfg"]
+    changes = {
+        "model_args": (values.get("model_args") or {}) | {"img_size": pixels},
+        "pretrained_cfg": own | {"input_size": (own["input_size"][0], pixels, pixels)},
+    }
+    return replace(configuration, values=values | changes)
 
 
 def new_parameters(network: nn.Module, structure: Structure, head: Head) -> list[str]:

@@ -2,9 +2,10 @@
 
 Libraries rename layers between versions (a ViT's query was ``encoder.layer.0.attention.attention
 .query`` and became ``layers.0.attention.q_proj``), so nothing here lists architectures. Two marks
-are used: the backbone is what ``base_model_prefix`` (transformers) names or what is not the
-classifier (timm's ``get_classifier``), and the blocks are the list of like modules with attention
-inside it. Works on meta tensors.
+are used: the backbone is what ``base_model_prefix`` (transformers) names, everything where it is
+empty, or what is not the classifier (timm's ``get_classifier``); and the blocks are the list of
+like modules with attention inside it, or of like modules that hold most of it. Works on meta
+tensors.
 """
 
 import re

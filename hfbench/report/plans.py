@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hfbench.report.tables import (
+    MAX_COLUMNS,
     MIB,
     heading_line,
     layout_table,
@@ -54,10 +56,10 @@ def format_plans(
             memory.temporary,
             memory.peak,
         )
-        row = [wrap_label(plan.strategy), f"{plan.size.trained:,}", *map(_mib, parts)]
+        row = [wrap_label(plan.strategy), f"{plan.size.trained:,}", *map(mib, parts)]
         row += [three_digits(f / _GIGA) for f in (cost.forward_flops, cost.backward_flops)]
-        row.append(_mib(plan.size.saved_bytes))
-        row += [_mib(plan.sent_bytes_per_step)] if distributed else []
+        row.append(mib(plan.size.saved_bytes))
+        row += [mib(plan.sent_bytes_per_step)] if distributed else []
         row += [_number(plan.epoch_seconds), _watt_hours(plan)] if timed else []
         rows.append(row)
     return _section(f"Plan for {checkpoint}", headings, rows, notes)
@@ -86,12 +88,28 @@ def format_fits(
             str(plan.workload.batch_size),
             str(plan.workload.gradient_accumulation_steps),
             "yes" if plan.workload.gradient_checkpointing else "no",
-            _mib(plan.memory.peak),
+            mib(plan.memory.peak),
             _number(None if plan.training_seconds is None else plan.training_seconds / 60),
         ]
         for plan in plans
     ]
     return _section(title, headings, rows, notes)
+
+
+def format_entries(rows: Sequence[Sequence[str]]) -> str:
+    """Name and text, the texts below each other and wrapped."""
+    width = max(len(name) for name, _ in rows) + 2
+    return "\n".join(
+        textwrap.fill(
+            text,
+            MAX_COLUMNS,
+            initial_indent=name.ljust(width),
+            subsequent_indent=" " * width,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for name, text in rows
+    )
 
 
 def plans_as_json(
@@ -137,7 +155,8 @@ def _section(
     return "\n\n".join([*texts, *(paragraph(note, "table") for note in notes)]) + "\n"
 
 
-def _mib(size_bytes: int) -> str:
+def mib(size_bytes: int) -> str:
+    """Bytes as a number of MiB."""
     return three_digits(size_bytes / MIB) if size_bytes else "0"
 
 

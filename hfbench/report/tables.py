@@ -1,4 +1,4 @@
-"""Parameter reports and comparisons as text for the terminal, as Markdown and as JSON.
+"""Parameter reports as text for the terminal, as Markdown and as JSON.
 
 Pure functions: nothing is printed here. Standard library only. Terminal tables stay within 100
 columns unless names are very long.
@@ -7,17 +7,9 @@ columns unless names are very long.
 import json
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from hfbench.compare import (
-    Group,
-    ScratchComparison,
-    Spread,
-    beats_scratch,
-    differing_settings,
-    sections,
-)
 from hfbench.results import ParameterReport, ParameterRow
 
 MAX_COLUMNS = 100
@@ -58,17 +50,6 @@ def format_parameters(
     return "\n\n".join([title, *tables, buffers]) + "\n"
 
 
-def format_comparison(groups: Sequence[Group], style: Style = "table") -> str:
-    """One table per task, checkpoint and data set: a row per strategy, means over the seeds.
-
-    Beneath: whether the best pretrained strategy beats scratch, what failed and why, and a warning
-    when averaged runs were not configured alike.
-    """
-    if not groups:
-        return "No results.\n"
-    return "\n".join(_comparison_section(members, style) for members in sections(groups))
-
-
 def _parameters_as_json(report: ParameterReport, *, checkpoint: str, strategy: str) -> str:
     values = {
         "checkpoint": checkpoint,
@@ -98,7 +79,7 @@ def parameter_cells(row: ParameterRow) -> list[str]:
     """Name, total, trainable, frozen and percent of one row of a table."""
     percent = 100 * row.trainable / row.total if row.total else None
     numbers = [f"{row.total:,}", f"{row.trainable:,}", f"{row.frozen:,}"]
-    return [row.name, *numbers, _percent(percent)]
+    return [row.name, *numbers, percent_text(percent)]
 
 
 def fold_blocks(rows: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -128,107 +109,13 @@ def _block_index(row: Sequence[str]) -> int | None:
     return int(match[1]) if match else None
 
 
-def _comparison_section(groups: Sequence[Group], style: Style) -> str:
-    first = groups[0]
-    # A heading of two lines keeps the columns of numbers narrow.
-    headings = [
-        "strategy",
-        "trainable",
-        "% of\ntotal",
-        "n",
-        f"{first.primary_metric}\n(test)",
-        "macro\nF1",
-        "train\ns",
-        "samples\nper s",
-        "peak\nMiB",
-        "saved\nMiB",
-        "failed",
-    ]
-    width = max(len(_mean_and_std(group.primary)) for group in groups)
-    rows = [_comparison_cells(group, style, primary_width=width) for group in groups]
-    title = heading_line(f"{first.task}: {first.checkpoint} on {first.dataset}", style)
-    notes = ["Means over n seeds; ± is the sample standard deviation."]
-    verdict = beats_scratch(groups)
-    if verdict is not None:
-        notes.append(_verdict(verdict))
-    notes.extend(
-        f"Warning: {group.primary_metric} is known for {group.primary.n if group.primary else 0} "
-        f"of the {group.n} runs of {group.strategy}."
-        for group in groups
-        if group.n != (group.primary.n if group.primary else 0)
-    )
-    notes.extend(
-        f"Warning: the runs of {group.strategy} differ in {', '.join(group.differing_config)}."
-        for group in groups
-        if group.differing_config
-    )
-    if differing := differing_settings(groups):
-        notes.append(f"Warning: the strategies were not run alike: {', '.join(differing)} differ.")
-    failures = [
-        f"{group.strategy}, seed {failure.seed}, {failure.status}: "
-        + " ".join(failure.reason.split())
-        for group in groups
-        for failure in group.failures
-    ]
-    parts = [
-        title,
-        layout_table(headings, rows, style),
-        *(paragraph(note, style) for note in notes),
-    ]
-    if failures:
-        items = [paragraph(f"- {failure}", style, indent="  ") for failure in failures]
-        separator = "\n\n" if style == "markdown" else "\n"
-        parts.append("Runs without a result:" + separator + "\n".join(items))
-    return "\n\n".join(parts) + "\n"
-
-
-def _comparison_cells(group: Group, style: Style, *, primary_width: int) -> list[str]:
-    trainable = group.trainable_parameters
-    return [
-        wrap_label(group.strategy) if style == "table" else group.strategy,
-        "-" if trainable is None else f"{trainable:,}",
-        _percent(group.trainable_percent),
-        str(group.n),
-        # Filled up on the right, so that means stand below each other with and without a std.
-        _mean_and_std(group.primary).ljust(primary_width if style == "table" else 0),
-        _mean(group.f1_macro, lambda value: f"{value:.4f}"),
-        _mean(group.train_seconds, three_digits),
-        _mean(group.samples_per_second, three_digits),
-        _mean(group.peak_memory_bytes, lambda value: three_digits(value / MIB)),
-        _mean(group.saved_bytes, lambda value: three_digits(value / MIB)),
-        str(len(group.failures)),
-    ]
-
-
-def _verdict(verdict: ScratchComparison) -> str:
-    best, scratch = verdict.best, verdict.scratch
-    answer = "beats" if verdict.beats_scratch else "does not beat"
-    distance = "" if verdict.stds is None else f" = {verdict.stds:.1f} pooled standard deviations"
-    return (
-        f"The best pretrained strategy, {best.strategy}, {answer} scratch by more than two "
-        f"standard deviations: {best.primary_metric} {_mean_and_std(best.primary)} against "
-        f"{_mean_and_std(scratch.primary)}, a difference of {verdict.difference:+.4f}{distance} "
-        f"(pooled sample standard deviation of the two: {verdict.pooled_std:.4f})."
-    )
-
-
-def _percent(value: float | None) -> str:
+def percent_text(value: float | None) -> str:
     """Two decimals from 1 on, two digits below: 13.16, 0.27, 0.0014."""
     if value is None:
         return "-"
     if value == 0 or value >= 1:
         return f"{value:.2f}" if value else "0"
     return f"{value:.2g}"
-
-
-def _mean_and_std(spread: Spread | None) -> str:
-    if spread is None:
-        return "-"
-    return f"{spread.mean:.4f}" + ("" if spread.std is None else f" ± {spread.std:.4f}")
-
-
-def _mean(spread: Spread | None, text: Callable[[float], str]) -> str:
-    return "-" if spread is None else text(spread.mean)
 
 
 def three_digits(value: float) -> str:

@@ -11,6 +11,7 @@ TASKS = {
     "text_classification": "hfbench.tasks.text_classification:TextClassification",
     "image_classification": "hfbench.tasks.image_classification:ImageClassification",
     "audio_classification": "hfbench.tasks.audio_classification:AudioClassification",
+    "mnist_mlp": "hfbench.tasks.mnist_mlp:MnistMlp",
 }
 
 

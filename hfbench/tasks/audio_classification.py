@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 from transformers import AutoModelForAudioClassification
 
 from hfbench.data.audio import MIN_SECONDS, decode_audio
 from hfbench.data.media import DecodedSamples
-from hfbench.data.splits import Splits
 from hfbench.models import loading
 from hfbench.tasks.base import Samples
-from hfbench.tasks.classification import ClassificationTask, labels_of
+from hfbench.tasks.classification import ClassificationTask, with_labels
 
 
 class AudioClassification(ClassificationTask):
@@ -27,6 +27,7 @@ class AudioClassification(ClassificationTask):
 
     name = "audio_classification"
     modality = "audio"
+    input_settings = ("max_seconds",)
     model_class = AutoModelForAudioClassification
     # With layerdrop the processes of a distributed run use different parameters and it crashes.
     config_overrides: ClassVar[Mapping[str, Any]] = {"layerdrop": 0.0}
@@ -66,10 +67,10 @@ class AudioClassification(ClassificationTask):
         if self.mask_frames is not None:
             config.mask_time_length = self.mask_frames
 
-    def features(self, splits: Splits, split: str) -> Samples:
+    def features(self, rows: Dataset, title: str, *, keep: bool) -> Samples:
         """Waveforms: (samples,), float32; extractors of spectrograms: (frames, bins)."""
         return DecodedSamples(
-            getattr(splits, split), "audio", split, feature=self.feature, decode=self._extract
+            rows, "audio", title, feature=self.feature, decode=self._extract, keep=keep
         )
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -85,8 +86,8 @@ class AudioClassification(ClassificationTask):
         for row, clip in enumerate(clips):
             padded[row, : len(clip)] = clip
             mask[row, : len(clip)] = 1
-        batch = {self.feature: padded, "labels": labels_of(samples)}
-        return batch | {"attention_mask": mask} if self.masked else batch
+        batch = {self.feature: padded} | ({"attention_mask": mask} if self.masked else {})
+        return with_labels(batch, samples)
 
     def sample_lengths(self, split: Samples) -> list[int] | None:
         """Audio samples, or frames of a spectrogram; None where all are padded to one length."""

@@ -1,16 +1,18 @@
 """The contract between a task and the one training loop."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from datasets import Dataset
 from torch import Tensor, nn
 
 from hfbench.config import RunConfig
+from hfbench.data.columns import Modality
 
 
 class Samples(Protocol):
@@ -60,8 +62,6 @@ class Task(ABC):
       ``loss_units`` counts the predicted tokens, ``(labels[:, 1:] != -100).sum()``; ``predictions``
       are the summed loss and the token count of each sample (batch, 2), so that the perplexity is
       exp(sum / sum) and no logits are kept.
-    - a multi-layer perceptron from scratch: ``build_model`` makes it without a checkpoint and
-      every parameter is new; its ``forward(pixel_values, labels)`` returns loss and logits.
     """
 
     name: ClassVar[str]
@@ -85,7 +85,14 @@ class Task(ABC):
 
     @abstractmethod
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Samples as the model's arguments, padded to one length; always with ``labels``."""
+        """Samples as the model's arguments, padded to one length; ``labels`` if they have any."""
+
+    def thread_probe(self) -> Callable[[], object] | None:
+        """Work like a training step's, to choose the number of threads by.
+
+        None where a step is like a small transformer's.
+        """
+        return None
 
     def sample_lengths(self, split: Samples) -> list[int] | None:
         """Tokens or audio samples of every sample; evaluation puts like lengths into one batch.
@@ -111,3 +118,49 @@ class Task(ABC):
     @abstractmethod
     def save_processor(self, folder: Path) -> None:
         """Write what turns raw input into features beside the saved model."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One possible answer to one input: a label, a transcript, a continuation."""
+
+    text: str
+    probability: float | None = None  # 0 to 1; None where the model gives none
+
+
+Answer = tuple[Candidate, ...]  # the best first
+
+
+class PredictingTask(Task):
+    """A task whose saved models answer new inputs (``hfbench predict``).
+
+    New inputs become features by the functions that made those of the training: set ``processor``
+    to ``load_processor()`` of a configuration whose checkpoint is the saved model, then
+    ``features``, ``collate`` and ``answer``. Speech recognition answers with a transcript,
+    generation with what ``model.generate`` gives, both perhaps without a probability.
+    """
+
+    modality: ClassVar[Modality]
+    answer_name: ClassVar[str]  # what a candidate is, such as "label"
+    input_settings: ClassVar[tuple[str, ...]] = ()  # keys of DataConfig that shape the features
+
+    processor: Any  # tokenizer, image processor or feature extractor
+
+    @abstractmethod
+    def load_processor(self) -> Any:
+        """What turns raw input into features. Raises UserError when the checkpoint has none."""
+
+    @abstractmethod
+    def features(self, rows: Dataset, title: str, *, keep: bool) -> Samples:
+        """Rows of :class:`hfbench.data.splits.Splits`, with or without ``labels``, as samples.
+
+        ``title`` says in errors and progress bars which rows they are; without ``keep`` nothing
+        decoded stays in memory, for samples that are read once.
+        """
+
+    @abstractmethod
+    def answer(self, model: nn.Module, batch: Mapping[str, Tensor], count: int) -> list[Answer]:
+        """At most ``count`` candidates for each sample of a batch on the model's device."""
+
+    def check_trained(self, config: Any) -> None:
+        """Raise UserError for a saved model's configuration that ``answer`` does not fit."""

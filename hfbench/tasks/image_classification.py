@@ -3,14 +3,14 @@
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 from transformers import AutoModelForImageClassification
 
 from hfbench.data.media import DecodedSamples, decode_image
-from hfbench.data.splits import Splits
 from hfbench.models import loading
 from hfbench.tasks.base import Samples
-from hfbench.tasks.classification import ClassificationTask, labels_of
+from hfbench.tasks.classification import ClassificationTask, with_labels
 
 
 class ImageClassification(ClassificationTask):
@@ -32,10 +32,10 @@ class ImageClassification(ClassificationTask):
         self.two_steps = all(hasattr(processor, step) for step in steps)
         return processor
 
-    def features(self, splits: Splits, split: str) -> Samples:
+    def features(self, rows: Dataset, title: str, *, keep: bool) -> Samples:
         """``pixels``: (channels, height, width), uint8; float32 for processors that run whole."""
         return DecodedSamples(
-            getattr(splits, split), "image", split, feature="pixels", decode=self._pixels
+            rows, "image", title, feature="pixels", decode=self._pixels, keep=keep
         )
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -43,7 +43,7 @@ class ImageClassification(ClassificationTask):
         pixels = torch.stack([sample["pixels"] for sample in samples]).float()
         if self.two_steps:
             pixels = self._normalize(pixels)
-        return {"pixel_values": pixels, "labels": labels_of(samples)}
+        return with_labels({"pixel_values": pixels}, samples)
 
     def _pixels(self, source: str | bytes, name: str) -> Tensor:
         image = decode_image(source, self.mode, name)

@@ -8,11 +8,10 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
-from hfbench.data.splits import Splits
 from hfbench.errors import UserError
 from hfbench.models import loading
 from hfbench.tasks.base import BuiltModel, Samples, TaskData
-from hfbench.tasks.classification import ClassificationTask, labels_of
+from hfbench.tasks.classification import ClassificationTask, with_labels
 
 QUIET_BELOW_SAMPLES = 20_000  # tokenised within seconds: no progress bar
 
@@ -22,6 +21,7 @@ class TextClassification(ClassificationTask):
 
     name = "text_classification"
     modality = "text"
+    input_settings = ("max_length",)
     model_class = AutoModelForSequenceClassification
 
     def load_processor(self) -> Any:
@@ -60,23 +60,22 @@ class TextClassification(ClassificationTask):
         ]
         return positions - max(offsets, default=0)
 
-    def features(self, splits: Splits, split: str) -> Samples:
+    def features(self, rows: Dataset, title: str, *, keep: bool) -> Samples:
         """``input_ids``, ``attention_mask``, ...: lists of at most ``max_length`` tokens."""
-        dataset: Dataset = getattr(splits, split)
-        texts = [name for name in ("text", "text_pair") if name in dataset.column_names]
+        texts = [name for name in ("text", "text_pair") if name in rows.column_names]
         tokenizer, max_length = self.processor, self.max_length
 
         # datasets hashes what this function refers to; a whole config would defeat its cache.
-        def tokenize(rows: dict[str, list[str]]) -> dict[str, Any]:
-            columns = (rows[name] for name in texts)
+        def tokenize(batch: dict[str, list[str]]) -> dict[str, Any]:
+            columns = (batch[name] for name in texts)
             return dict(tokenizer(*columns, truncation=True, max_length=max_length))
 
         bars = datasets.is_progress_bar_enabled()
-        if len(dataset) < QUIET_BELOW_SAMPLES:
+        if len(rows) < QUIET_BELOW_SAMPLES:
             datasets.disable_progress_bars()
         try:
-            tokenized: Samples = dataset.map(
-                tokenize, batched=True, remove_columns=texts, desc=f"tokenize {split}"
+            tokenized: Samples = rows.map(
+                tokenize, batched=True, remove_columns=texts, desc=f"tokenize {title}"
             )
         finally:
             if bars:
@@ -98,14 +97,14 @@ class TextClassification(ClassificationTask):
         return built
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Every feature: (batch, longest), int64; ``labels``: (batch,)."""
+        """Every feature: (batch, longest), int64; ``labels``: (batch,), int64."""
         batch = self.processor.pad(
             [{k: v for k, v in sample.items() if k != "labels"} for sample in samples],
             padding="longest",
             pad_to_multiple_of=8 if torch.cuda.is_available() else None,  # for tensor cores
             return_tensors="pt",
         )
-        return {**batch, "labels": labels_of(samples)}
+        return with_labels(dict(batch), samples)
 
     def sample_lengths(self, split: Samples) -> list[int]:
         """Tokens."""

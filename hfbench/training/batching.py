@@ -6,7 +6,7 @@ same configuration takes the same optimiser steps on one CPU or on eight GPUs.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,6 +23,14 @@ class SampleSource(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Sample: ...
+
+
+@runtime_checkable
+class BatchSource(SampleSource, Protocol):
+    """A source that lies in memory as tensors and gives whole batches without reading samples."""
+
+    def read_batch(self, indices: Sequence[int], device: torch.device) -> Batch:
+        """What ``collate`` makes of these samples, on ``device``."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +66,34 @@ def split_batches(
     return shares
 
 
+def like_batches(
+    count: int, batch_size: int, lengths: Sequence[int] | None = None
+) -> list[tuple[int, ...]]:
+    """Every one of ``range(count)`` once, in batches of like ``lengths``: little is padded.
+
+    The longest come first, because memory that does not suffice should show at the start.
+    """
+    order = list(range(count))
+    if lengths is not None:
+        order.sort(key=lambda index: -lengths[index])
+    return [tuple(order[start : start + batch_size]) for start in range(0, count, batch_size)]
+
+
 def load_batches(
-    data: SampleSource, shares: Sequence[Share], collate: Collate, *, num_workers: int = 0
+    data: SampleSource,
+    shares: Sequence[Share],
+    collate: Collate,
+    *,
+    device: torch.device,
+    num_workers: int = 0,
 ) -> Iterator[Batch]:
-    """Yield one collated batch for each share, in order, without touching the random state."""
+    """Yield one batch for each share, in order, without touching the random state.
+
+    A :class:`BatchSource` gives it on ``device``; others are collated on the CPU, by
+    ``num_workers`` processes ahead of the loop.
+    """
+    if isinstance(data, BatchSource):
+        return (data.read_batch(share.indices, device) for share in shares)
     return iter(
         DataLoader(
             _Indexed(data),

@@ -12,7 +12,14 @@ from accelerate.utils import gather_object
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from hfbench.training.batching import Batch, Collate, SampleSource, Share, load_batches
+from hfbench.training.batching import (
+    Batch,
+    Collate,
+    SampleSource,
+    Share,
+    like_batches,
+    load_batches,
+)
 from hfbench.training.progress import progress_options
 
 PADDING = -100  # fills rows that are shorter than those of another batch
@@ -48,31 +55,28 @@ def predict_split(
 ) -> Predictions:
     """Run ``model`` in eval mode over ``data``, shared among the processes.
 
-    Samples of like ``lengths`` share a batch, so that little is padded. The bare model runs, not
-    its distributed wrapper, so processes may read different numbers of batches.
+    Samples of like ``lengths`` share a batch. The bare model runs, not its distributed wrapper, so
+    processes may read different numbers of batches.
     """
     bare = accelerator.unwrap_model(model)
     bare.eval()
-    order = list(range(len(data)))
-    if lengths is not None:
-        order.sort(key=lambda index: -lengths[index])
-    chunks = [tuple(order[i : i + batch_size]) for i in range(0, len(order), batch_size)]
-    mine = [
-        Share(chunk) for chunk in chunks[accelerator.process_index :: accelerator.num_processes]
-    ]
+    batches_of_all = like_batches(len(data), batch_size, lengths)
+    rank, num_processes = accelerator.process_index, accelerator.num_processes
+    mine = [Share(indices) for indices in batches_of_all[rank::num_processes]]
     parts: list[_Part] = []
     bar = tqdm(total=len(mine), desc=title, **progress_options(accelerator.is_main_process))
     with torch.no_grad(), bar:
-        batches = load_batches(data, mine, collate, num_workers=num_workers)
+        device = accelerator.device
+        batches = load_batches(data, mine, collate, device=device, num_workers=num_workers)
         for share, batch in zip(mine, batches, strict=True):
             units = loss_units(batch)
-            on_device = {key: value.to(accelerator.device) for key, value in batch.items()}
+            on_device = {key: value.to(device) for key, value in batch.items()}
             outputs = bare(**on_device)
             parts.append(
                 _Part(
                     indices=share.indices,
                     predictions=keep(outputs, on_device).cpu().numpy(),
-                    references=batch["labels"].numpy(),
+                    references=batch["labels"].cpu().numpy(),
                     loss_sum=float(outputs.loss.float()) * units,
                     units=units,
                 )

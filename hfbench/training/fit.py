@@ -31,7 +31,8 @@ from hfbench.training.batching import (
     load_batches,
     split_batches,
 )
-from hfbench.training.optimizer import LearningRates, build_optimizer, build_schedule
+from hfbench.training.losses import PendingLosses
+from hfbench.training.optimizer import LearningRates, Penalty, build_optimizer, build_schedule
 from hfbench.training.progress import progress_options
 
 
@@ -146,12 +147,20 @@ class _Loop:
         optimizer = build_optimizer(
             model,
             rates=rates,
-            weight_decay=config.weight_decay,
+            config=config,
             is_head=objective.is_head,
             # A fused step hides from Accelerate that the loss scaler skipped it.
             fused=accelerator.scaler is None,
         )
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        # Where Accelerate's own backward and step add nothing they are left out: one divides the
+        # loss by 1, the other looks for packages on the disk, a tenth of a small network's step.
+        managed = accelerator.scaler is not None or accelerator.distributed_type in (
+            DistributedType.DEEPSPEED,
+            DistributedType.XLA,
+        )
+        self.managed = managed
+        self.stepper = self.optimizer if managed else optimizer
         batches = math.ceil(len(data) / config.batch_size)
         self.steps_per_epoch = math.ceil(batches / config.gradient_accumulation_steps)
         self.total_steps = config.epochs * self.steps_per_epoch
@@ -159,11 +168,14 @@ class _Loop:
             self.total_steps = min(self.total_steps, config.max_steps)
         self.schedule = build_schedule(optimizer, config, self.total_steps)
         self.trainable = [p for p in self.model.parameters() if p.requires_grad]
-        self.parts: dict[str, Any] = {"optimizer": optimizer, "schedule": self.schedule}
+        self.penalty = Penalty(self.trainable, l1=config.l1, l2=config.l2)
+        self.parts: dict[str, Any] = {"optimizer": optimizer}
+        if self.schedule is not None:
+            self.parts["schedule"] = self.schedule
         if accelerator.scaler is not None:
             self.parts["scaler"] = accelerator.scaler
         self.progress = _Progress()
-        self.pending: list[Tensor] = []  # (loss sum, units) of steps not yet read from the device
+        self.pending = PendingLosses(accelerator)
 
     def leaves_gradients_out(self, model: nn.Module) -> bool:
         """Whether a backward pass misses trainable parameters; processes must agree on them."""
@@ -264,7 +276,11 @@ class _Loop:
             num_processes=self.accelerator.num_processes,
         )[self.progress.batches_done :]
         batches = load_batches(
-            self.data, shares, self.objective.collate, num_workers=self.config.num_workers
+            self.data,
+            shares,
+            self.objective.collate,
+            device=self.accelerator.device,
+            num_workers=self.config.num_workers,
         )
         window: list[tuple[Share, Batch]] = []
         for share, batch in zip(shares, batches, strict=True):
@@ -277,45 +293,46 @@ class _Loop:
 
     def optimizer_step(self, window: list[tuple[Share, Batch]]) -> None:
         accelerator = self.accelerator
-        device = accelerator.device
         units = [self.objective.loss_units(b) if share.counts else 0 for share, b in window]
-        own_units = torch.full((), float(sum(units)), device=device)
-        all_units = own_units
+        own_units = float(sum(units))
+        all_units: float | Tensor = own_units
         if accelerator.num_processes > 1:
-            all_units = accelerator.reduce(own_units, "sum")  # stays on the device: no waiting
-        loss_sum = torch.zeros((), device=device)
+            shared = torch.full((), own_units, device=accelerator.device)
+            all_units = accelerator.reduce(shared, "sum")  # stays on the device: no waiting
+        losses = []
         for index, (_, batch) in enumerate(window):
-            on_device = {k: v.to(device, non_blocking=True) for k, v in batch.items()}
             # Wrapped models average gradients over processes: undo it, divide by the sum once.
             scale = units[index] * accelerator.num_processes / all_units
             if index == len(window) - 1:
-                loss_sum += self.backward(on_device, scale) * units[index]
+                losses.append(self.backward(batch, scale))
             else:
                 with accelerator.no_sync(self.model):
-                    loss_sum += self.backward(on_device, scale) * units[index]
+                    losses.append(self.backward(batch, scale))
+        self.penalty.add_gradients(accelerator.scaler)
         if self.config.max_grad_norm is not None:
             accelerator.clip_grad_norm_(self.trainable, self.config.max_grad_norm)
-        self.optimizer.step()
-        if not accelerator.optimizer_step_was_skipped:
+        self.stepper.step()
+        if self.schedule is not None and not accelerator.optimizer_step_was_skipped:
             self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.pending.append(torch.stack([loss_sum, own_units]))
+        for parameter in self.trainable:
+            parameter.grad = None
+        self.pending.add(losses, units)
         self.progress.samples_seen += sum(share.global_size for share, _ in window)
 
-    def backward(self, batch: Batch, scale: Tensor) -> Tensor:
-        loss: Tensor = self.model(**batch).loss
-        self.accelerator.backward(loss * scale)
-        return loss.detach().float()
+    def backward(self, batch: Batch, scale: float | Tensor) -> Tensor:
+        device = self.accelerator.device
+        on_device = {key: value.to(device, non_blocking=True) for key, value in batch.items()}
+        loss: Tensor = self.model(**on_device).loss
+        scaled = loss if isinstance(scale, float) and scale == 1.0 else loss * scale
+        if self.managed:
+            self.accelerator.backward(scaled)
+        else:
+            scaled.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
     def read_losses(self) -> None:
         """Bring the losses of the last steps from the device, summed over processes."""
-        if not self.pending:
-            return
-        rows = torch.stack(self.pending)
-        self.pending = []
-        if self.accelerator.num_processes > 1:
-            rows = self.accelerator.reduce(rows, "sum")
-        for loss_sum, units in rows.tolist():
+        for loss_sum, units in self.pending.read():
             loss = loss_sum / units
             if not math.isfinite(loss):
                 raise DivergedError(

@@ -26,7 +26,18 @@ def peak_bytes(device: torch.device) -> int | None:
     """
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    return _resident_bytes("VmHWM")
+
+
+def present_bytes(device: torch.device) -> int | None:
+    """Memory in use now, measured as :func:`peak_bytes` does."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
+    return _resident_bytes("VmRSS")
+
+
+def _resident_bytes(entry: str) -> int | None:
     if sys.platform != "linux":
         return None
-    line = next(x for x in _STATUS.read_text().splitlines() if x.startswith("VmHWM"))
+    line = next(x for x in _STATUS.read_text().splitlines() if x.startswith(entry))
     return int(line.split()[1]) * 1024

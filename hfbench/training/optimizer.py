@@ -1,13 +1,12 @@
-"""AdamW with decay where it belongs, two learning rates and a schedule."""
+"""Optimisers with decay where it belongs, two learning rates, penalties and a schedule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
-from torch.optim import AdamW
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import get_scheduler
 
 from hfbench.config import TrainingConfig
 
@@ -24,45 +23,76 @@ def build_optimizer(
     model: nn.Module,
     *,
     rates: LearningRates,
-    weight_decay: float,
+    config: TrainingConfig,
     is_head: Callable[[str], bool],
     fused: bool = True,
-) -> AdamW:
-    """AdamW over the trainable parameters.
+) -> torch.optim.Optimizer:
+    """The configured optimiser over the trainable parameters.
 
     Weight decay acts on tensors of two and more dimensions; biases, norm weights and other
     vectors have none (Loshchilov & Hutter 2019 leave the choice open; this is BERT's).
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((is_head(name), parameter.ndim >= 2), []).append(parameter)
-    return AdamW(
-        [
-            {
-                "params": parameters,
-                "lr": rates.head if head else rates.rest,
-                "weight_decay": weight_decay if decays else 0.0,
-            }
-            for (head, decays), parameters in sorted(groups.items())
-        ],
-        fused=fused,
-    )
+            rate = rates.head if is_head(name) else rates.rest
+            decay = config.weight_decay if parameter.ndim >= 2 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+    listed = [
+        {"params": parameters, "lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in groups.items()
+    ]
+    match config.optimizer:
+        case "adamw":
+            return torch.optim.AdamW(listed, fused=fused)
+        case "adam":
+            return torch.optim.Adam(listed, fused=fused)
+        case "sgd":
+            return torch.optim.SGD(listed, momentum=config.momentum, fused=fused)
+
+
+class Penalty:
+    """l1 · Σ|w| + l2 / 2 · Σw² over the matrices that train, as gradients only.
+
+    It is added to the gradient of the mean loss before clipping, so it needs no graph and does not
+    appear in the reported loss.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], *, l1: float, l2: float) -> None:
+        self.l1, self.l2 = l1, l2
+        self.matrices: list[Tensor] = [p for p in parameters if p.ndim >= 2] if l1 or l2 else []
+
+    @torch.no_grad()
+    def add_gradients(self, scaler: Any = None) -> None:
+        """Add the gradients, multiplied as ``scaler`` (of fp16) multiplied the loss."""
+        weights = [p for p in self.matrices if p.grad is not None]
+        if not weights:
+            return
+        gradients: list[Tensor] = [p.grad for p in weights if p.grad is not None]
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        if self.l1:
+            torch._foreach_add_(gradients, torch._foreach_sign(weights), alpha=self.l1 * scale)
+        if self.l2:
+            torch._foreach_add_(gradients, weights, alpha=self.l2 * scale)
 
 
 def build_schedule(
     optimizer: torch.optim.Optimizer, config: TrainingConfig, num_steps: int
-) -> LRScheduler:
-    """Warm-up over ``warmup_ratio`` of the steps, then linear or cosine decay to 0 or constant."""
-    name = (
-        "constant_with_warmup"
-        if config.lr_scheduler_type == "constant"
-        else config.lr_scheduler_type
-    )
+) -> LRScheduler | None:
+    """Warm-up over ``warmup_ratio`` of the steps, then linear or cosine decay to 0 or constant.
+
+    None where the rate never changes.
+    """
+    warmup_steps = round(num_steps * config.warmup_ratio)
+    name = config.lr_scheduler_type
+    if name == "constant" and not warmup_steps:
+        return None
+    from transformers import get_scheduler  # here: its import takes seconds
+
     schedule: LRScheduler = get_scheduler(
-        name,
+        "constant_with_warmup" if name == "constant" else name,
         optimizer,
-        num_warmup_steps=round(num_steps * config.warmup_ratio),
+        num_warmup_steps=warmup_steps,
         num_training_steps=num_steps,
     )
     return schedule

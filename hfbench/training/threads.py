@@ -1,36 +1,49 @@
 """How many processor threads PyTorch should use here and now: measured, not assumed."""
 
 import os
+import statistics
 import time
+from collections.abc import Callable
 
 import torch
 
-ROWS, WIDTH, PRODUCTS, ROUNDS = 512, 256, 20, 3
+STEPS, ROUNDS = 20, 3
+HOPELESS = 2.0  # so many times slower in the first round: no second one
+ROWS, WIDTH = 512, 256  # of the products in a small transformer
 
 
-def choose_threads() -> int:
-    """Set and return the faster of one thread and all that PyTorch would use.
+def choose_threads(work: Callable[[], object] | None = None) -> int:
+    """Set and return the faster of one thread and all that PyTorch would use for ``work``.
 
     Threads that wait for each other at every operation lose by far when other programs keep the
     cores busy, so the answer depends on the moment. ``OMP_NUM_THREADS`` decides where it is set.
+    None stands for products like those of a small transformer.
     """
     most = torch.get_num_threads()
     if "OMP_NUM_THREADS" in os.environ or most == 1:
         return most
-    seconds = {count: _seconds(count) for count in (1, most)}
-    chosen = min(seconds, key=lambda count: seconds[count])
+    work = work or _transformer_products()
+    seconds: dict[int, list[float]] = {1: [], most: []}
+    for _ in range(ROUNDS):
+        for threads, measured in seconds.items():
+            measured.append(_seconds(work, threads))
+        faster, slower = sorted(measured[0] for measured in seconds.values())
+        if slower > HOPELESS * faster:
+            break
+    chosen = min(seconds, key=lambda count: statistics.median(seconds[count]))
     torch.set_num_threads(chosen)
     return chosen
 
 
-def _seconds(threads: int) -> float:
-    """Time of products like those of a small transformer; the median of some rounds."""
+def _seconds(work: Callable[[], object], threads: int) -> float:
     torch.set_num_threads(threads)
+    work()  # the first time with this number starts the threads
+    started = time.perf_counter()
+    for _ in range(STEPS):
+        work()
+    return time.perf_counter() - started
+
+
+def _transformer_products() -> Callable[[], object]:
     left, right = torch.ones(ROWS, WIDTH), torch.ones(WIDTH, WIDTH)
-    rounds = []
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        for _ in range(PRODUCTS):
-            torch.nn.functional.gelu(left @ right)
-        rounds.append(time.perf_counter() - started)
-    return sorted(rounds)[ROUNDS // 2]
+    return lambda: torch.nn.functional.gelu(left @ right)

@@ -24,7 +24,7 @@ from transformers import Trainer, TrainingArguments
 
 from hfbench.config import RunConfig, load_config
 from hfbench.models.structure import find_structure
-from hfbench.run import learning_rates
+from hfbench.preparation import learning_rates
 from hfbench.strategies import apply_strategy, set_training_mode
 from hfbench.tasks import make_task
 from hfbench.tasks.base import Task, TaskData

@@ -1,0 +1,143 @@
+"""What of a run is published, and publishing it."""
+
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+from hfbench.config import HubConfig
+from hfbench.disk import write_whole
+from hfbench.errors import NotPublishedError, UserError
+from hfbench.hub.client import upload
+from hfbench.report.card_metadata import Contents
+from hfbench.report.history_plot import plot_history
+from hfbench.report.model_card import model_card
+from hfbench.results import RESULT_FILE, RunResult
+from hfbench.saving import MODEL_FOLDER
+
+CARD_FILE = "README.md"
+HISTORY_FILE = "history.png"
+MERGED_FOLDER = "merged"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz")
+
+
+def publish(folder: Path, hub: HubConfig) -> str:
+    """Publish a finished run: check that its model loads, write its card, send what differs.
+
+    Returns one line about what was done.
+
+    Raises:
+        UserError: ``folder`` holds no finished run, or the hub refuses.
+        NotPublishedError: the hub does not take it now; the message has the command to repeat.
+        RuntimeError: the saved model is not the measured one. Nothing is sent then.
+    """
+    files = prepare_publication(folder, hub)
+    result = RunResult.load(folder / RESULT_FILE)
+    try:
+        done = upload(hub, files, message=f"{result.strategy}, seed {result.seed}")
+    except NotPublishedError as error:
+        raise NotPublishedError(f"{error}. {where_it_is(folder, hub)}") from error
+    return _summary(done, len(files))
+
+
+def prepare_publication(folder: Path, hub: HubConfig) -> dict[str, Path]:
+    """Path in the repository -> file; the card and the picture are written, nothing is sent."""
+    result = finished_run(folder)
+    model_folder = folder / MODEL_FOLDER
+    adapter = (model_folder / "adapter_config.json").is_file()
+    if adapter and hub.adapter_only:
+        check_base(_base_of(model_folder))
+    _verify(folder)
+    contents: Contents = "adapter" if adapter else "model"
+    if adapter and not hub.adapter_only:
+        model_folder, contents = _merged(folder), "merged"
+    files = {
+        path.relative_to(model_folder).as_posix(): path
+        for path in sorted(model_folder.rglob("*"))
+        if path.is_file()
+    }
+    pickles = [name for name in files if name.endswith(PICKLES)]
+    if pickles:
+        raise UserError(f"{model_folder} holds {', '.join(pickles)}, which may run code: remove it")
+    plot_history(result, folder / HISTORY_FILE)
+    card = model_card(
+        result,
+        repo_id=str(hub.repo_id),
+        contents=contents,
+        local=_local_names(result),
+        revision=hub.revision,
+        plots=(HISTORY_FILE,),
+    )
+    write_whole(folder / CARD_FILE, card)
+    return files | {name: folder / name for name in (CARD_FILE, HISTORY_FILE, RESULT_FILE)}
+
+
+def where_it_is(folder: Path, hub: HubConfig) -> str:
+    """That nothing is lost, and the one command that publishes it later."""
+    default = HubConfig()
+    settings = [
+        f"hub.{field.name}={_text(getattr(hub, field.name))}"
+        for field in dataclasses.fields(hub)
+        if field.name != "push" and getattr(hub, field.name) != getattr(default, field.name)
+    ]
+    command = shlex.join(["hfbench", "push", str(folder), *settings])
+    return f"The run is complete in {folder}; publish it later with: {command}"
+
+
+def finished_run(folder: Path) -> RunResult:
+    """The result of a run that can be published. Raises UserError for another folder."""
+    path = folder / RESULT_FILE
+    if not path.is_file():
+        raise UserError(f"{str(folder)!r} is no folder of a run: it has no {RESULT_FILE}")
+    result = RunResult.load(path)
+    if result.status != "succeeded" or not (folder / MODEL_FOLDER).is_dir():
+        raise UserError(
+            f"the run in {str(folder)!r} is not finished ({result.reason or result.status}): "
+            "repeat its command, which continues it"
+        )
+    return result
+
+
+def check_base(name: str) -> None:
+    """Raise UserError for the base of an adapter that nobody else could load."""
+    if Path(name).expanduser().exists():
+        raise UserError(
+            f"the adapter needs its base, {name!r}, which is on this machine only: publish it "
+            "merged with hub.adapter_only=false, or publish the base and train from there"
+        )
+
+
+def _base_of(model_folder: Path) -> str:
+    adapter = json.loads((model_folder / "adapter_config.json").read_text(encoding="utf-8"))
+    return str(adapter["base_model_name_or_path"])
+
+
+def _local_names(result: RunResult) -> list[str]:
+    """Which of checkpoint and data are files or folders here."""
+    config = result.config
+    names = [config["model"]["checkpoint"], config["data"]["source"]]
+    return [name for name in names if name and Path(name).expanduser().exists()]
+
+
+def _verify(folder: Path) -> None:
+    from hfbench.verification import CHECK_FILE, verify
+
+    verify(folder / MODEL_FOLDER, folder / CHECK_FILE)
+
+
+def _merged(folder: Path) -> Path:
+    from hfbench.merging import merge
+
+    return merge(folder, folder / MERGED_FOLDER)
+
+
+def _summary(done: dict[str, Any], count: int) -> str:
+    changed, where = done["changed"], f"{done['url']} (commit {done['commit'][:12]})"
+    if not changed and not done["removed"]:
+        return f"all {count} files are there already: {where}"
+    return f"published {len(changed)} of {count} files: {where}"
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

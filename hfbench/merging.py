@@ -1,0 +1,40 @@
+"""An adapter merged into its base: one plain model without PEFT."""
+
+import shutil
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+
+from hfbench.config import ModelConfig
+from hfbench.saving import MODEL_FOLDER, load_model, save_model
+from hfbench.verification import CHECK_FILE, check_inputs
+
+MERGING_TOLERANCE = 1e-3  # of the greatest logit: (W + BA)x rounds otherwise than Wx + B(Ax)
+_OF_THE_MODEL = ("adapter_config.json", "config.json", "README.md")
+
+
+def merge(run_folder: Path, target: Path) -> Path:
+    """Save the run's adapter merged into its base as a plain model in ``target``.
+
+    Raises:
+        RuntimeError: the merged model gives other logits than base and adapter.
+    """
+    source = run_folder / MODEL_FOLDER
+    batch = check_inputs(run_folder / CHECK_FILE)
+    adapted = load_model(source)
+    assert isinstance(adapted, PeftModel)
+    with torch.no_grad():
+        expected = adapted(**batch).logits
+        merged = adapted.merge_and_unload()
+        difference = (merged(**batch).logits - expected).abs().max()
+    if not difference <= MERGING_TOLERANCE * expected.abs().max():
+        raise RuntimeError(f"merging the adapter {source} changes the logits by {difference:.3g}")
+
+    def copy_processor(folder: Path) -> None:
+        for path in source.iterdir():
+            if path.name not in _OF_THE_MODEL and path.suffix != ".safetensors":
+                shutil.copy(path, folder)
+
+    save_model(merged, copy_processor, target, base=ModelConfig(), check=batch)
+    return target

@@ -1,0 +1,109 @@
+"""``hfbench predict``: answers of a fine-tuned model to new inputs."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hfbench.disk import write_whole
+from hfbench.errors import UserError
+
+if TYPE_CHECKING:
+    from hfbench.report.predictions import Format
+
+_ENDINGS: "dict[str, Format]" = {".json": "json", ".csv": "csv"}
+
+
+def add_predict_parser(commands: Any) -> argparse.ArgumentParser:
+    """Add the subcommand; the caller sets what it runs. Does not import torch."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "predict",
+        help="labels with probabilities for texts, images and recordings",
+        description="Preprocesses as in training where the model comes with its result.json. Only "
+        "safetensors are loaded, and no code from a repository is run.",
+    )
+    parser.add_argument(
+        "model", metavar="RUN_OR_REPO", help="folder of a run or of a saved model, or owner/name"
+    )
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="texts; image or audio files, or folders of them; tables (csv, tsv, json, jsonl, "
+        "parquet) and txt files of texts; - reads one input a line from standard input",
+    )
+    parser.add_argument("--revision", help="branch, tag or commit of a hub repository")
+    parser.add_argument("--top", type=_positive, default=1, metavar="K", help="candidates an input")
+    parser.add_argument("--text-column", metavar="C", help="of tables (default: as in training)")
+    parser.add_argument("--batch-size", type=_positive, default=64, metavar="N")
+    parser.add_argument(
+        "--format",
+        choices=("table", "json", "csv"),
+        help="default: table, or what the ending of --output says",
+    )
+    parser.add_argument("--output", metavar="FILE", help="write there instead of to the terminal")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
+    return parser
+
+
+def predict(options: argparse.Namespace) -> str:
+    """What goes to standard output; what model it is and what was assumed go to standard error."""
+    output = None if options.output is None else Path(options.output)
+    if output is not None:
+        _check_writable(output)
+    style: Format = options.format or _ENDINGS.get("" if output is None else output.suffix, "table")
+
+    import torch
+
+    from hfbench.data.inputs import read_inputs
+    from hfbench.inference import answer_inputs
+    from hfbench.report.predictions import format_predictions
+    from hfbench.trained import find_trained
+
+    trained = find_trained(options.model, options.revision)
+    inputs = read_inputs(
+        options.inputs,
+        trained.task.modality,
+        standard_input=sys.stdin,
+        training_columns=trained.training_columns,
+        text_column=options.text_column,
+    )
+    notes = [*trained.notes, *inputs.notes]
+    for note in notes:
+        print(note, file=sys.stderr)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    answers = answer_inputs(
+        trained.task,
+        trained.load().to(device),
+        inputs.rows,
+        batch_size=options.batch_size,
+        count=options.top,
+    )
+    about = {
+        "model": trained.name,
+        "revision": trained.revision,
+        "task": trained.task.name,
+        "notes": notes,
+    }
+    text = format_predictions(
+        inputs.names, answers, style, answer_name=trained.task.answer_name, about=about
+    )
+    if output is None:
+        return text
+    write_whole(output, text)
+    return f"predictions: {output}\n"
+
+
+def _check_writable(path: Path) -> None:
+    """Raise UserError now rather than after the work where ``path`` cannot be written."""
+    existing = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"--output={path} cannot be written: give a file in a folder of yours")
+
+
+def _positive(text: str) -> int:
+    """Raises argparse.ArgumentTypeError for what is no number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number >= 1")
+    return int(text)

@@ -1,0 +1,127 @@
+"""What a prepared run is going to need, traced on its own model and batches before it trains."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from hfbench.calibration import Calibration, calibrate
+from hfbench.config import RunConfig
+from hfbench.plan import StrategyPlan, Workload, plan_strategy
+from hfbench.preparation import Prepared
+from hfbench.results import Prediction
+from hfbench.training import memory
+from hfbench.training.batching import Share, epoch_order, load_batches, split_batches
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The plan of exactly one run; texts are padded to the longest of their batch.
+
+    Attributes:
+        typical: for a batch of median length, which time and operations go by.
+        widest: for the longest batch of the first epoch, which memory goes by.
+    """
+
+    typical: StrategyPlan
+    widest: StrategyPlan
+    calibration: Calibration
+
+
+def plan_run(config: RunConfig, prepared: Prepared, accelerator: Accelerator) -> RunPlan:
+    """Measure the machine for a second, then trace two of the run's own batches.
+
+    The model keeps its parameters; its mode is that of training afterwards.
+
+    Raises NotTraceableError for a model whose computation depends on its data.
+    """
+    workload = workload_of(config, len(prepared.data.train), accelerator.num_processes)
+    device_type: Literal["cpu", "cuda"] = "cuda" if accelerator.device.type == "cuda" else "cpu"
+    calibration = calibrate(workload.precision, device_type=device_type)
+
+    def plan(share: Share) -> StrategyPlan:
+        return plan_strategy(
+            prepared.model,
+            prepared.structure,
+            config.strategy.label,
+            _inputs(prepared, share),
+            workload,
+            calibration=calibration,
+            device_type=device_type,
+        )
+
+    typical, widest = _typical_and_widest(config, prepared, accelerator)
+    of_typical = plan(typical)
+    return RunPlan(of_typical, of_typical if widest == typical else plan(widest), calibration)
+
+
+def workload_of(config: RunConfig, samples: int, processes: int) -> Workload:
+    """The training of a configuration, as plans describe it."""
+    training = config.training
+    return Workload(
+        # A process for which nothing is left reads one sample all the same.
+        batch_size=max(training.batch_size, processes),
+        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        precision=training.mixed_precision,
+        optimizer=training.optimizer,
+        momentum=training.momentum > 0,
+        gradient_checkpointing=training.gradient_checkpointing,
+        samples=samples,
+        epochs=training.epochs,
+        processes=processes,
+    )
+
+
+def predict(plan: RunPlan, accelerator: Accelerator) -> Prediction:
+    """What goes into the result. Call it right before the training: it reads the memory in use.
+
+    On a CPU the measured peak is the resident size of the process, so the predicted one is what is
+    resident now (libraries, data, weights) and what the training adds to it.
+    """
+    workload, widest = plan.typical.workload, plan.widest.memory
+    peak: int | None = widest.peak
+    if accelerator.device.type != "cuda":
+        resident = memory.present_bytes(accelerator.device)
+        peak = None if resident is None else resident + widest.peak - widest.weights
+    assert plan.typical.step_seconds is not None  # there is a calibration
+    passes = workload.gradient_accumulation_steps * workload.processes
+    return Prediction(
+        step_flops=plan.typical.cost.flops * passes,
+        step_seconds=plan.typical.step_seconds,
+        peak_memory_bytes=peak,
+        matmul_flops_per_second=plan.calibration.matmul_flops_per_second,
+    )
+
+
+def _typical_and_widest(
+    config: RunConfig, prepared: Prepared, accelerator: Accelerator
+) -> tuple[Share, Share]:
+    """This process's share of a batch of median and of greatest length in the first epoch."""
+    data = prepared.data.train
+    shares = split_batches(
+        epoch_order(len(data), seed=config.seed, epoch=0),
+        config.training.batch_size,
+        rank=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+    )
+    lengths = prepared.task.sample_lengths(data)
+    if lengths is None:
+        return shares[0], shares[0]
+    whole = [share for share in shares if len(share.indices) == len(shares[0].indices)]
+    ordered = sorted(whole, key=lambda share: _width(share, lengths))
+    return ordered[len(ordered) // 2], ordered[-1]
+
+
+def _width(share: Share, lengths: Sequence[int]) -> int:
+    return max(lengths[index] for index in share.indices)
+
+
+def _inputs(prepared: Prepared, share: Share) -> Callable[[int], dict[str, Tensor]]:
+    batches = load_batches(
+        prepared.data.train, [share], prepared.task.collate, device=torch.device("cpu")
+    )
+    batch = next(batches)
+    return lambda samples: batch

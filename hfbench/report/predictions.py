@@ -1,0 +1,79 @@
+"""Predictions as a table for the terminal, as CSV and as JSON. Pure functions."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from hfbench.report.tables import layout_table
+
+if TYPE_CHECKING:
+    from hfbench.tasks.base import Answer, Candidate
+
+INPUT_COLUMNS = 56  # longer inputs are cut in the table, never in CSV and JSON
+
+Format = Literal["table", "csv", "json"]
+
+
+def format_predictions(
+    names: Sequence[str],
+    answers: "Sequence[Answer]",
+    style: Format,
+    *,
+    answer_name: str,
+    about: Mapping[str, Any],
+) -> str:
+    """One row an input: its name and its candidates, the best first.
+
+    ``about`` (the model, its revision, notes) goes into the JSON. Table and CSV leave the
+    probabilities out where the model gives none; the table shows four decimals.
+    """
+    if style == "json":
+        rows = zip(names, answers, strict=True)
+        listed = [_values(name, answer, answer_name) for name, answer in rows]
+        text = json.dumps({**about, "predictions": listed}, indent=2, ensure_ascii=False)
+        return text + "\n"
+    scored = any(c.probability is not None for answer in answers for c in answer)
+    kinds = [answer_name, "probability"] if scored else [answer_name]
+    if style == "csv":
+        return _csv(names, answers, kinds)
+    table = [
+        [_short(name), *("\n".join(column) for column in _columns(answer, scored))]
+        for name, answer in zip(names, answers, strict=True)
+    ]
+    return layout_table(["input", *kinds], table, "table") + "\n"
+
+
+def _csv(names: Sequence[str], answers: "Sequence[Answer]", kinds: Sequence[str]) -> str:
+    """The second candidate and the others follow in columns with their place in the name."""
+    places = range(1, max(len(answer) for answer in answers) + 1)
+    headings = [kind if place == 1 else f"{kind}_{place}" for place in places for kind in kinds]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["input", *headings])
+    for name, answer in zip(names, answers, strict=True):
+        cells = [cell for c in answer for cell in (c.text, c.probability)[: len(kinds)]]
+        writer.writerow([name, *cells, *[None] * (len(headings) - len(cells))])
+    return stream.getvalue()
+
+
+def _columns(answer: "Answer", scored: bool) -> Iterator[list[str]]:
+    """The candidates below each other."""
+    yield [" ".join(candidate.text.split()) for candidate in answer]
+    if scored:
+        yield ["" if c.probability is None else f"{c.probability:.4f}" for c in answer]
+
+
+def _values(name: str, answer: "Answer", answer_name: str) -> dict[str, Any]:
+    def values(candidate: "Candidate") -> dict[str, Any]:
+        return {answer_name: candidate.text, "probability": candidate.probability}
+
+    return {"input": name, **values(answer[0]), "top": [values(c) for c in answer]}
+
+
+def _short(name: str) -> str:
+    """On one line, without the middle where it is long: paths differ at their ends."""
+    line = " ".join(name.split())
+    kept = INPUT_COLUMNS // 2
+    return line if len(line) <= INPUT_COLUMNS else f"{line[: kept - 1]}…{line[-kept:]}"

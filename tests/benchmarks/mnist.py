@@ -1,0 +1,175 @@
+"""One epoch and the whole job on MNIST beside the loop that tutorials teach.
+
+    python tests/benchmarks/mnist.py [FOLDER] [--epochs 10]
+
+FOLDER holds MNIST's idx files; without one, random images of the same number and size stand in for
+them (what is learnt does not change the time of a step). Everything is measured in turn, so that a
+machine whose speed drifts treats all alike; ratios of medians count. Loop: one epoch over all
+training images in this process. Command: a process of its own from its imports to the test
+accuracy, ours with the check of the saved model. The peak is this machine's best matrix product
+with all threads, in the same run; the share counts the operations that a step does.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tutorial_mnist
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+
+from hfbench.config import RunConfig, load_config
+from hfbench.data.pixels import PixelSamples
+from hfbench.preparation import learning_rates
+from hfbench.tasks import make_task
+from hfbench.training.fit import Objective, fit
+from hfbench.training.threads import choose_threads
+
+sys.path.append(str(Path(__file__).parents[1]))
+from idx_files import write_idx_folder
+
+ROUNDS = 3
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "recipes/configs/mnist_mlp.yaml"
+PEAK_SIZES = (1024, 2048)  # rows and columns of square products
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("--epochs", type=int, default=10, help="of the whole job (default 10)")
+    options = parser.parse_args()
+    all_threads = torch.get_num_threads()
+    print(f"torch {torch.__version__}, {all_threads} threads, load {os.getloadavg()[0]:.1f}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or random_images(Path(temporary) / "random")
+        compare_loops(folder, all_threads)
+        compare_commands(folder, Path(temporary), options.epochs)
+
+
+def random_images(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    splits = [
+        (
+            rng.integers(0, 256, (count, 28, 28), dtype=np.uint8),
+            rng.integers(0, 10, count, dtype=np.uint8),
+        )
+        for count in (60_000, 10_000)
+    ]
+    return write_idx_folder(folder, *splits)
+
+
+def compare_loops(folder: Path, all_threads: int) -> None:
+    images = tutorial_mnist.load(folder, "train")
+    config = load_config(CONFIG, [f"data.source={folder}", "training.epochs=1"])
+    seconds: dict[str, list[float]] = {"tutorial": [], "hfbench": []}
+    peaks, threads = [], []
+    for _ in range(ROUNDS):
+        torch.set_num_threads(all_threads)
+        peaks.append(matrix_peak())
+        seconds["tutorial"].append(timed(lambda: tutorial_epoch(images)))
+        threads.append(choose_threads(make_task(config).thread_probe()))
+        seconds["hfbench"].append(our_epoch(config, images))
+    report(f"one epoch of {len(images):,} images", seconds)
+    peak = max(peaks)
+    steps = -(-len(images) // config.training.batch_size)
+    reached = step_flops(config) * steps / statistics.median(seconds["hfbench"])
+    print(
+        f"matrix products: {peak / 1e9:.0f} GFLOP/s at best; ours {reached / 1e9:.0f} GFLOP/s "
+        f"({reached / peak:.0%}) with {', '.join(map(str, threads))} threads"
+    )
+
+
+def tutorial_epoch(images: tutorial_mnist.Images) -> None:
+    torch.manual_seed(0)
+    model = tutorial_mnist.network()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    loader = DataLoader(images, batch_size=tutorial_mnist.BATCH_SIZE, shuffle=True)
+    tutorial_mnist.train_epoch(model, optimizer, loader)
+
+
+def our_epoch(config: RunConfig, images: tutorial_mnist.Images) -> float:
+    """Seconds of the loop, as results record them: without evaluation and saving."""
+    task: Any = make_task(config)
+    model = task.network_for_mnist(tuple("0123456789"))
+    data = PixelSamples(images.data, images.targets.long(), mean=0.0, std=1.0)
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+        fitted = fit(
+            model,
+            data,
+            Objective(task.collate, task.loss_units),
+            config=config.training,
+            rates=learning_rates(config),
+            accelerator=Accelerator(),
+            folder=Path(folder),
+            seed=0,
+        )
+    return fitted.train_seconds
+
+
+def step_flops(config: RunConfig) -> int:
+    """Operations of the matrix products in one step: none for gradients of the images."""
+    task: Any = make_task(config)
+    with FlopCounterMode(display=False) as counter:
+        task.thread_probe()()
+    return int(counter.get_total_flops())
+
+
+def matrix_peak() -> float:
+    """Operations a second of the fastest of some square float32 products."""
+    best = 0.0
+    for size in PEAK_SIZES:
+        left, right = torch.rand(size, size), torch.rand(size, size)
+        for _ in range(5):
+            best = max(best, 2 * size**3 / timed(lambda a=left, b=right: a @ b))
+    return best
+
+
+def compare_commands(folder: Path, temporary: Path, epochs: int) -> None:
+    python = sys.executable
+    seconds: dict[str, list[float]] = {"tutorial": [], "hfbench": []}
+    for number in range(ROUNDS):
+        theirs = [python, str(Path(tutorial_mnist.__file__)), str(folder), "--epochs", str(epochs)]
+        seconds["tutorial"].append(timed(lambda command=theirs: run(command)))
+        ours = [python, str(ROOT / "recipes/mnist_mlp.py"), "--config", str(CONFIG)]
+        ours += [f"data.source={folder}", f"training.epochs={epochs}"]
+        ours += [f"output_dir={temporary / str(number)}"]
+        seconds["hfbench"].append(timed(lambda command=ours: run(command)))
+    report(f"whole command, {epochs} epochs", seconds)
+
+
+def run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def timed(action: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def report(what: str, seconds: dict[str, list[float]]) -> None:
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    ranges = {name: f"{min(values):.2f}-{max(values):.2f}" for name, values in seconds.items()}
+    print(
+        f"{what}: tutorial {medians['tutorial']:.2f} s ({ranges['tutorial']}), hfbench "
+        f"{medians['hfbench']:.2f} s ({ranges['hfbench']}): "
+        f"{medians['tutorial'] / medians['hfbench']:.1f} times as fast",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
