@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -324,3 +325,49 @@ def test_every_task_name_makes_a_task() -> None:
     for name in ("text_classification", "image_classification", "audio_classification"):
         task: Any = make_task(load_config(None, [], task=name))
         assert task.name == name
+
+
+SAVE_FOR_EVER = """
+import sys
+from pathlib import Path
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from hfbench.config import ModelConfig
+from hfbench.saving import save_model
+checkpoint, folder = sys.argv[1:]
+torch.manual_seed(0)
+model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
+processor = AutoTokenizer.from_pretrained(checkpoint)
+batch = dict(processor(["good cat", "bad dog"], return_tensors="pt"))
+while True:
+    save_model(
+        model, processor.save_pretrained, Path(folder), base=ModelConfig(checkpoint), check=batch
+    )
+    print("saved", flush=True)
+"""
+
+
+def test_killed_while_it_saves_the_folder_is_absent_or_complete(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    """SIGKILL at four moments of a process that does nothing but save."""
+    folder = tmp_path / "model"
+    states = set()
+    for attempt in range(4):
+        process = subprocess.Popen(
+            [sys.executable, "-c", SAVE_FOR_EVER, str(tiny_bert), str(folder)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        for _ in range(attempt):
+            assert process.stdout.readline() == "saved\n"
+        time.sleep(0.013 * attempt)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        states.add(folder.exists())
+        if folder.exists():
+            assert load_model(folder).num_labels == 2
+            shutil.rmtree(folder)
+    assert True in states
