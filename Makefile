@@ -34,7 +34,7 @@ check: $(INSTALLED)  ## format, lint, types
 	$(BIN)/mypy
 
 bench: $(INSTALLED)  ## benchmarks, with the cases where we lose
-	$(BIN)/python tests/benchmarks/training_loop.py
+	$(BIN)/python tests/benchmarks/versus_trainer.py
 	$(BIN)/python tests/benchmarks/params_start.py
 	$(BIN)/python tests/benchmarks/mnist.py
 

@@ -8,13 +8,12 @@ code. Nothing is ever deleted; the folder may be removed at any time.
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import hfbench
-from hfbench.disk import write_whole
+from hfbench.disk import cache_folder, write_whole
 from hfbench.provenance import versions
 
 LIBRARIES = ("hfbench", "torch", "transformers", "peft", "timm")
@@ -58,8 +57,7 @@ def cached(
 
 def answers_folder() -> Path:
     """Where answers are kept."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "hfbench" / "answers"
+    return cache_folder("answers")
 
 
 def _versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import hfbench
+from hfbench.doctor_command import add_doctor_parser, doctor
 from hfbench.errors import (
     HubUnreachableError,
     NotPublishedError,
@@ -140,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     add_recommend_parser(commands).set_defaults(command=_recommend)
     add_layers_parser(commands).set_defaults(command=_layers)
     add_push_parser(commands).set_defaults(command=_push)
+    add_doctor_parser(commands).set_defaults(command=_doctor)
     add_predict_parser(commands).set_defaults(command=_predict)
     return parser
 
@@ -197,6 +199,11 @@ def _recommend(options: argparse.Namespace) -> int:
 
 def _layers(options: argparse.Namespace) -> int:
     print(layers(options), end="")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    print(doctor(options), end="")
     return 0
 
 

@@ -49,7 +49,8 @@ class Group:
     trainable_parameters: int | None
     primary: Spread | None  # on the test split
     f1_macro: Spread | None
-    train_seconds: Spread | None
+    train_seconds: Spread | None  # with what a run spent on its frozen prefix
+    saved_seconds: float  # by stored outputs of frozen prefixes, all runs together, estimated
     samples_per_second: Spread | None
     peak_memory_bytes: Spread | None
     saved_bytes: Spread | None
@@ -204,7 +205,8 @@ def _group(runs: list[RunResult]) -> Group:
         trainable_parameters=parameters.trainable if parameters else None,
         primary=spread(run.primary_value for run in succeeded),
         f1_macro=spread(run.test_metrics.get("f1_macro") for run in succeeded),
-        train_seconds=spread(run.train_seconds for run in succeeded),
+        train_seconds=spread(run.learning_seconds for run in succeeded),
+        saved_seconds=sum(run.prefix.saved_seconds for run in succeeded if run.prefix),
         samples_per_second=spread(run.samples_per_second for run in succeeded),
         peak_memory_bytes=spread(run.peak_memory_bytes for run in succeeded),
         saved_bytes=spread(run.saved_bytes for run in succeeded),
@@ -222,7 +224,7 @@ def _group(runs: list[RunResult]) -> Group:
         differing_config=_differing_config(runs),
         settings={
             key: value
-            for key, value in flatten(first.config)
+            for key, value in flatten(first.settings)
             if not key.startswith("strategy.") and key not in ("seed", *NEUTRAL_KEYS)
         },
     )
@@ -239,7 +241,7 @@ def spread(values: Iterable[float | None]) -> Spread | None:
 
 def _differing_config(runs: Sequence[RunResult]) -> tuple[str, ...]:
     """Keys of what was trained that are not the same in all runs."""
-    flat = [dict(flatten(run.config)) for run in runs]
+    flat = [dict(flatten(run.settings)) for run in runs]
     keys = {key for values in flat for key in values} - {"seed", *NEUTRAL_KEYS}
     return tuple(
         sorted(key for key in keys if any(v.get(key) != flat[0].get(key) for v in flat[1:]))

@@ -42,7 +42,8 @@ def _convert(value: Any, kind: Any, dotted: str) -> Any:
             raise UserError(f"{dotted}={value!r} must be a section of keys")
         return build(typing.cast(type[Any], kind), value, dotted)
     if origin is Literal:
-        text = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+        words = ("yes", "on") if value is True else ("no", "off")  # YAML reads these as booleans
+        text = next((w for w in words if w in arguments), value) if type(value) is bool else value
         if text not in arguments:
             raise UserError(f"{dotted}={value!r} is not one of {', '.join(map(str, arguments))}")
         return text

@@ -94,7 +94,8 @@ class _Trainer:
         threads = settle_threads(task, self.accelerator)
         self.about = {
             "versions": provenance.versions(),
-            "hardware": provenance.hardware() | {"threads": threads},
+            "hardware": provenance.hardware()
+            | {"threads": threads, "precision": self.accelerator.mixed_precision},
         }
 
     def run_all(self, planned: Sequence[RunConfig]) -> list[NetworkRun]:

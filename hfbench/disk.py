@@ -1,4 +1,7 @@
-"""Files that are whole or absent, whatever stops the program. Standard library only."""
+"""Files that are whole or absent, whatever stops the program, and where kept ones lie.
+
+Standard library only.
+"""
 
 import os
 from pathlib import Path
@@ -31,3 +34,9 @@ def write_whole(path: Path, text: str) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def cache_folder(kind: str) -> Path:
+    """``$XDG_CACHE_HOME/hfbench/<kind>`` (``~/.cache`` when unset); it need not exist."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "hfbench" / kind

@@ -56,7 +56,7 @@ def _cost(config: RunConfig, plan: RunPlan) -> list[tuple[str, str]]:
         ),
         (
             "work",
-            f"a batch of median length takes {three_digits(cost.forward_flops / 1e9)} GFLOP "
+            f"a batch of mean length takes {three_digits(cost.forward_flops / 1e9)} GFLOP "
             f"forward and {three_digits(cost.backward_flops / 1e9)} backward; this machine does "
             f"{plan.calibration.matmul_flops_per_second / 1e9:,.0f} GFLOP/s in a matrix product",
         ),

@@ -22,6 +22,7 @@ BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 CONNECT_SECONDS = 5.0  # longest wait for the hub to accept a connection
 
 Kind = Literal["checkpoint", "data set", "trained model"]
+HubAnswer = Literal["answers", "silent", "switched off", "not tried"]
 
 # what was asked for -> where its revision was given
 _REVISION_KEYS: Mapping[Kind, str] = {
@@ -153,22 +154,33 @@ def _named(causes: list[BaseException], name: str) -> bool:
     return any(type(cause).__name__ == name for cause in causes)
 
 
+def try_hub() -> HubAnswer:
+    """Whether anything accepts connections at the hub, in at most ``CONNECT_SECONDS``.
+
+    Behind a proxy the hub cannot be tried directly, so nothing is concluded there.
+    """
+    hub = urllib.parse.urlparse(constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE:
+        return "switched off"
+    if hub.hostname is None or (
+        hub.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(hub.hostname)
+    ):
+        return "not tried"
+    port = hub.port or {"http": 80}.get(hub.scheme, 443)
+    try:
+        socket.create_connection((hub.hostname, port), timeout=CONNECT_SECONDS).close()
+    except OSError:
+        return "silent"
+    return "answers"
+
+
 @functools.cache
 def _go_offline_without_hub() -> None:
     """Switch the libraries to their offline mode when nothing accepts connections at the hub.
 
     Otherwise the client tries every file six times (23 seconds) before it looks into its cache.
-    Behind a proxy the hub cannot be tried directly, so nothing is concluded there.
     """
-    hub = urllib.parse.urlparse(constants.ENDPOINT)
-    if constants.HF_HUB_OFFLINE or hub.hostname is None:
-        return
-    if hub.scheme in urllib.request.getproxies() and not urllib.request.proxy_bypass(hub.hostname):
-        return
-    port = hub.port or {"http": 80}.get(hub.scheme, 443)
-    try:
-        socket.create_connection((hub.hostname, port), timeout=CONNECT_SECONDS).close()
-    except OSError:
+    if try_hub() == "silent":
         constants.HF_HUB_OFFLINE = True
         if "datasets" in sys.modules:  # it copies the constant when it is imported
             sys.modules["datasets"].config.HF_HUB_OFFLINE = True

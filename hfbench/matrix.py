@@ -7,10 +7,12 @@ with it. This module does not import torch.
 
 import contextlib
 import dataclasses
+import math
 import multiprocessing
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from hfbench.config import RunConfig, StrategyConfig
 from hfbench.record import finished_result, run_name
@@ -19,13 +21,25 @@ from hfbench.record import finished_result, run_name
 def plan_matrix(
     config: RunConfig, strategies: Sequence[StrategyConfig], seeds: Sequence[int], folder: Path
 ) -> list[RunConfig]:
-    """One configuration for each of ``strategies`` × ``seeds``, in folders below ``folder``."""
+    """One configuration for each of ``strategies`` × ``seeds``, in folders below ``folder``.
+
+    What a frozen prefix gives is kept for the runs to come, and strategies that train many blocks
+    come before those that train few: each goes on from the shorter prefix of the one before it.
+    """
+    cache: Literal["off", "always"] = "off" if config.cache == "off" else "always"
     runs = [
-        dataclasses.replace(config, strategy=strategy, seed=seed)
+        dataclasses.replace(config, strategy=strategy, seed=seed, cache=cache)
         for seed in seeds
-        for strategy in strategies
+        for strategy in sorted(strategies, key=_trained_blocks, reverse=True)
     ]
     return [dataclasses.replace(run, output_dir=str(folder / run_name(run))) for run in runs]
+
+
+def _trained_blocks(strategy: StrategyConfig) -> float:
+    """Of the last blocks, how many train; infinite where the first one may train too."""
+    if strategy.name == "head":
+        return 0
+    return (strategy.n if strategy.name == "last_n" else strategy.last_n) or math.inf
 
 
 def run_matrix(runs: Sequence[RunConfig], *, debug: bool = False, log: Path | None = None) -> int:

@@ -10,11 +10,13 @@ from torch import Tensor
 
 from hfbench.calibration import Calibration, calibrate
 from hfbench.config import RunConfig
+from hfbench.cost import Precision
 from hfbench.plan import StrategyPlan, Workload, plan_strategy
 from hfbench.preparation import Prepared
 from hfbench.results import Prediction
 from hfbench.training import memory
-from hfbench.training.batching import Share, epoch_order, load_batches, split_batches
+from hfbench.training.batching import Share, epoch_batches, load_batches, split_batches
+from hfbench.training.prefix.samples import without_stored
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class RunPlan:
     """The plan of exactly one run; texts are padded to the longest of their batch.
 
     Attributes:
-        typical: for a batch of median length, which time and operations go by.
+        typical: for a batch of mean length, which time and operations go by.
         widest: for the longest batch of the first epoch, which memory goes by.
     """
 
@@ -38,7 +40,12 @@ def plan_run(config: RunConfig, prepared: Prepared, accelerator: Accelerator) ->
 
     Raises NotTraceableError for a model whose computation depends on its data.
     """
-    workload = workload_of(config, len(prepared.data.train), accelerator.num_processes)
+    workload = workload_of(
+        config,
+        len(prepared.data.train),
+        accelerator.num_processes,
+        accelerator.mixed_precision,  # the configuration may leave it to a measurement
+    )
     device_type: Literal["cpu", "cuda"] = "cuda" if accelerator.device.type == "cuda" else "cpu"
     calibration = calibrate(workload.precision, device_type=device_type)
 
@@ -58,14 +65,14 @@ def plan_run(config: RunConfig, prepared: Prepared, accelerator: Accelerator) ->
     return RunPlan(of_typical, of_typical if widest == typical else plan(widest), calibration)
 
 
-def workload_of(config: RunConfig, samples: int, processes: int) -> Workload:
+def workload_of(config: RunConfig, samples: int, processes: int, precision: Precision) -> Workload:
     """The training of a configuration, as plans describe it."""
     training = config.training
     return Workload(
         # A process for which nothing is left reads one sample all the same.
         batch_size=max(training.batch_size, processes),
         gradient_accumulation_steps=training.gradient_accumulation_steps,
-        precision=training.mixed_precision,
+        precision=precision,
         optimizer=training.optimizer,
         momentum=training.momentum > 0,
         gradient_checkpointing=training.gradient_checkpointing,
@@ -99,20 +106,25 @@ def predict(plan: RunPlan, accelerator: Accelerator) -> Prediction:
 def _typical_and_widest(
     config: RunConfig, prepared: Prepared, accelerator: Accelerator
 ) -> tuple[Share, Share]:
-    """This process's share of a batch of median and of greatest length in the first epoch."""
-    data = prepared.data.train
-    shares = split_batches(
-        epoch_order(len(data), seed=config.seed, epoch=0),
+    """This process's share of a batch of mean and of greatest length in the first epoch."""
+    lengths = prepared.task.sample_lengths(without_stored(prepared.data.train))
+    batches = epoch_batches(
+        len(prepared.data.train),
         config.training.batch_size,
-        rank=accelerator.process_index,
-        num_processes=accelerator.num_processes,
+        seed=config.seed,
+        epoch=0,
+        lengths=lengths if config.training.group_by_length else None,
     )
-    lengths = prepared.task.sample_lengths(data)
+    shares = split_batches(
+        batches, rank=accelerator.process_index, num_processes=accelerator.num_processes
+    )
     if lengths is None:
         return shares[0], shares[0]
     whole = [share for share in shares if len(share.indices) == len(shares[0].indices)]
-    ordered = sorted(whole, key=lambda share: _width(share, lengths))
-    return ordered[len(ordered) // 2], ordered[-1]
+    widths = [_width(share, lengths) for share in whole]
+    mean = sum(widths) / len(widths)  # what a sum over batches goes by; the median may be far off
+    typical = min(range(len(whole)), key=lambda index: abs(widths[index] - mean))
+    return whole[typical], whole[widths.index(max(widths))]
 
 
 def _width(share: Share, lengths: Sequence[int]) -> int:

@@ -1,22 +1,35 @@
 """From a configuration to everything that is ready before the first training step."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
 
+import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from torch import nn
 
 from hfbench.config import RunConfig
 from hfbench.data.splits import describe as describe_data
 from hfbench.errors import UserError
+from hfbench.models.loading import load_config
 from hfbench.models.structure import Structure, find_structure
 from hfbench.parameters import count_parameters
 from hfbench.record import run_folder
 from hfbench.report.tables import format_parameters
 from hfbench.results import ParameterReport
 from hfbench.strategies import apply_strategy, learning_rate_factor
+from hfbench.tasks import make_task
 from hfbench.tasks.base import Task, TaskData
+from hfbench.training.batching import epoch_batches, padding_share
 from hfbench.training.optimizer import LearningRates
+from hfbench.training.precision import (
+    Block,
+    PrecisionChoice,
+    choose_for_block,
+    choose_precision,
+    process_state,
+)
 from hfbench.training.threads import choose_threads
 
 
@@ -34,10 +47,17 @@ class Prepared:
 def make_accelerator(config: RunConfig) -> Accelerator:
     """The Accelerator of a run: its precision and tracker are the configuration's.
 
+    A precision that is left to this machine is chosen now, and said: Accelerate keeps one for the
+    whole process.
+
     Raises UserError for a precision that the device cannot do and a tracker not installed.
     """
     tracked = config.tracker != "none"
-    precision = config.training.mixed_precision
+    precision: str = config.training.mixed_precision
+    if precision == "auto":
+        choice = measure_precision(config)
+        precision = choice.precision
+        process_state().print(f"precision: {choice}")
     accelerator = Accelerator(
         mixed_precision=precision,
         log_with=config.tracker if tracked else None,
@@ -56,11 +76,53 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     return accelerator
 
 
+def measure_precision(config: RunConfig) -> PrecisionChoice:
+    """Which precision is faster for such a network; the main process measures for all."""
+    state = process_state()
+    measure = _precision_measurement(config, state.device)
+    found = [measure() if state.is_main_process else None]
+    broadcast_object_list(found)
+    assert found[0] is not None
+    return found[0]
+
+
+def _precision_measurement(
+    config: RunConfig, device: torch.device
+) -> Callable[[], PrecisionChoice]:
+    """Of a block as wide as the checkpoint's, or of a step of a network from scratch.
+
+    Raises UserError for a checkpoint that cannot be read, on every process alike.
+    """
+    if config.network is None:
+        block = block_of(load_config(config.model))
+        return lambda: choose_for_block(device, block)
+    sizes = asdict(config.network) | {"batch_size": config.training.batch_size}
+    return lambda: choose_precision(
+        device, "step", sizes, lambda: _step_probe(make_task(config), device)
+    )
+
+
+def _step_probe(task: Task, device: torch.device) -> Callable[[], object]:
+    probe = task.step_probe(device)
+    assert probe is not None, f"{task.name} has a network of its own"
+    return probe
+
+
+def block_of(config: Any) -> Block:
+    """The sizes of a network's blocks by its configuration, where that tells them."""
+    usual = Block()
+    hidden, heads = (getattr(config, name, None) for name in ("hidden_size", "num_attention_heads"))
+    if not isinstance(hidden, int) or not isinstance(heads, int) or hidden % heads:
+        return usual
+    intermediate = getattr(config, "intermediate_size", None)
+    return Block(hidden, intermediate if isinstance(intermediate, int) else 4 * hidden, heads)
+
+
 def settle_threads(task: Task, accelerator: Accelerator) -> int | None:
     """Choose the processor's threads for one CPU process; None where others have that say."""
     if accelerator.device.type != "cpu" or accelerator.num_processes > 1:
         return None
-    return choose_threads(task.thread_probe())
+    return choose_threads(task.step_probe()).threads
 
 
 def prepare(config: RunConfig, task: Task, accelerator: Accelerator) -> Prepared:
@@ -84,6 +146,7 @@ def describe(config: RunConfig, prepared: Prepared) -> str:
         describe_data(prepared.data.summary),
         f"learning rate {rates.rest:g} = {config.training.learning_rate:g} × {factor:g}, "
         f"head {rates.head:g}",
+        *_padding(config, prepared),
         "",
         format_parameters(
             prepared.parameters,
@@ -92,6 +155,26 @@ def describe(config: RunConfig, prepared: Prepared) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def _padding(config: RunConfig, prepared: Prepared) -> list[str]:
+    """How much of the first epoch's batches is padding; nothing where nothing is padded."""
+    task, samples = prepared.task, prepared.data.train
+    lengths = task.sample_lengths(samples)
+    if lengths is None or min(lengths) == max(lengths):
+        return []
+    training = config.training
+
+    def percent(used: list[int] | None) -> str:
+        size = training.batch_size
+        batches = epoch_batches(len(samples), size, seed=config.seed, epoch=0, lengths=used)
+        return f"{100 * padding_share(batches, lengths):.1f} %"
+
+    grouped, plain = percent(lengths), percent(None)
+    shares = f"{grouped} of the {task.length_unit} in training batches, {plain} without grouping"
+    if not training.group_by_length:
+        shares = f"{plain} of the {task.length_unit} in training batches, {grouped} when grouped"
+    return [f"padding: {shares}"]
 
 
 def learning_rates(config: RunConfig) -> LearningRates:

@@ -11,6 +11,8 @@ from typing import Any
 import hfbench
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "evaluate", "timm")
+# Instructions for bfloat16, float16 and matrices, as Linux names them
+HALF_PRECISION = {"avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "bf16", "sve", "sme"}
 GIT_SECONDS = 10.0  # longest wait for git, for instance on a network drive
 
 
@@ -49,7 +51,7 @@ def hardware() -> dict[str, Any]:
     """
     return {
         "platform": platform.platform(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": _usable_cores(),
         "memory_bytes": _memory_bytes(),
         "gpus": _gpu_names(),
@@ -71,14 +73,29 @@ def _git(folder: str | Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The processor's name, as far as the system tells it."""
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def half_precision_instructions() -> list[str] | None:
+    """Which instructions for bfloat16 and for matrices the processor has; None: not known here."""
+    flags = _cpuinfo("flags") or _cpuinfo("Features")  # x86, ARM
+    if flags is None:
+        return None
+    return sorted(HALF_PRECISION.intersection(flags.split()))
+
+
+def _cpuinfo(entry: str) -> str | None:
+    """What Linux says of the first processor."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
+    if not cpuinfo.is_file():
+        return None
+    for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == entry:
+            return value.strip()
+    return None
 
 
 def _usable_cores() -> int | None:

@@ -93,6 +93,7 @@ class Record:
             "primary_metric": primary_metric,
             "greater_is_better": greater_is_better,
             "best_validation": None,
+            "prefix": None,
             "test_metrics": {},
             "data": {},
             "train_seconds": None,

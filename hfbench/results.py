@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, TypeVar
 from hfbench.disk import write_whole
 from hfbench.errors import UserError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 RESULT_FILE = "result.json"
 
 Status = Literal["succeeded", "failed", "out_of_memory"]
@@ -94,10 +94,21 @@ class EpochRecord:
 class Prediction:
     """What a trace on the training's own batches foretold, to stand beside what was measured."""
 
-    step_flops: int  # passes of one optimiser step of all processes, batches of median length
+    step_flops: int  # passes of one optimiser step of all processes, batches of mean length
     step_seconds: float  # of one optimiser step, from a calibration just before
     peak_memory_bytes: int | None  # of the main process, batches of the greatest length
     matmul_flops_per_second: float  # of the main process, measured in a matrix product
+
+
+@dataclass(frozen=True)
+class PrefixRecord:
+    """The frozen prefix whose output was stored, so that no training step computes it."""
+
+    place: str  # backbone, or blocks-<number of leading blocks>
+    seconds: float  # to compute what was not stored yet, to prove and to open it
+    size_bytes: int  # of all splits
+    computed_splits: int  # 0: all was stored by an earlier run
+    saved_seconds: float  # estimated: what computing it in every forward pass of the training takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +133,7 @@ class RunResult:
     history: tuple[EpochRecord, ...]
     primary_metric: str  # key of test_metrics and of each record's validation
     best_validation: float | None  # primary metric of the kept checkpoint on the validation split
+    prefix: PrefixRecord | None  # None where every step computed everything
     test_metrics: dict[str, Any]  # empty when the test split was not read
     data: dict[str, Any]  # split sizes, label names, columns, fingerprint
     train_seconds: float | None  # without evaluation and saving
@@ -134,6 +146,22 @@ class RunResult:
     started_at: str  # ISO 8601 with time zone
     greater_is_better: bool = True  # of the primary metric
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def learning_seconds(self) -> float | None:
+        """``train_seconds`` and what this run spent on its frozen prefix before."""
+        if self.train_seconds is None or self.prefix is None:
+            return self.train_seconds
+        return self.train_seconds + self.prefix.seconds
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """``config`` with the precision that was used where it asks for a measurement."""
+        training = self.config.get("training", {})
+        if training.get("mixed_precision") != "auto":
+            return self.config
+        used = {"mixed_precision": self.hardware["precision"]}
+        return {**self.config, "training": {**training, **used}}
 
     @property
     def step_seconds(self) -> float | None:
@@ -180,6 +208,9 @@ class RunResult:
         missing, unknown or mistyped entries.
         """
         version = values.get("schema_version")
+        if version == 2:  # before frozen prefixes were stored; the rest is the same
+            values = {**values, "prefix": None, "schema_version": SCHEMA_VERSION}
+            version = SCHEMA_VERSION
         if version != SCHEMA_VERSION:
             raise UserError(
                 f"{source}: schema_version {version!r} is not readable here, only "
@@ -189,6 +220,8 @@ class RunResult:
         built["history"] = tuple(
             _build(EpochRecord, record, source) for record in _list(values, "history", source)
         )
+        if built.get("prefix") is not None:
+            built["prefix"] = _build(PrefixRecord, built["prefix"], source)
         if built.get("predicted") is not None:
             built["predicted"] = _build(Prediction, built["predicted"], source)
         if built.get("parameters") is not None:

@@ -1,7 +1,10 @@
 """One run from a configuration to a saved, checked model and its result."""
 
+import math
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ from hfbench.preparation import (
     settle_threads,
 )
 from hfbench.record import Record, finished_result, run_folder
-from hfbench.results import Prediction, RunResult, Status
+from hfbench.results import Prediction, PrefixRecord, RunResult, Status
 from hfbench.saving import MODEL_FOLDER, save_model
 from hfbench.strategies import set_training_mode
 from hfbench.tasks import make_task
@@ -37,6 +40,8 @@ from hfbench.tasks.base import Task
 from hfbench.training.batching import SampleSource
 from hfbench.training.evaluation import predict_split
 from hfbench.training.fit import FitResult, Objective, fit
+from hfbench.training.prefix.cache import Reading, stored_prefix
+from hfbench.training.prefix.samples import without_stored
 from hfbench.training.state import clear
 from hfbench.verification import CHECK_FILE, store_check
 
@@ -67,7 +72,10 @@ def run(config: RunConfig) -> RunResult:
         greater_is_better=task.greater_is_better,
         num_processes=accelerator.num_processes,
     )
-    record.fields["hardware"]["threads"] = settle_threads(task, accelerator)
+    record.fields["hardware"] |= {
+        "threads": settle_threads(task, accelerator),
+        "precision": accelerator.mixed_precision,
+    }
     begun = False
     try:
         prepared = prepare(config, task, accelerator)
@@ -81,10 +89,12 @@ def run(config: RunConfig) -> RunResult:
         if accelerator.is_main_process:
             record.write("failed", "the process ended before the run: killed, or interrupted")
         start_tracker(config, accelerator)
-        record.update(predicted=foretell(config, prepared, accelerator))
-        fitted = train(config, prepared, accelerator, folder)
-        record.update(**_training_fields(fitted))
-        test = evaluate(config, task, prepared.model, prepared.data.test, accelerator, "test")
+        with behind_prefix(config, prepared, accelerator) as (shortened, prefix):
+            record.update(prefix=prefix)
+            record.update(predicted=foretell(config, shortened, accelerator))
+            fitted = train(config, shortened, accelerator, folder)
+            record.update(**_training_fields(fitted))
+            test = evaluate(config, task, prepared.model, shortened.data.test, accelerator, "test")
         record.update(test_metrics=test, saved_bytes=save(config, prepared, accelerator, folder))
         record.update(total_seconds=time.perf_counter() - started)
         result = record.build("succeeded", None)
@@ -105,6 +115,33 @@ def run(config: RunConfig) -> RunResult:
     accelerator.print(_summary(result, folder))
     accelerator.end_training()
     return result
+
+
+@contextmanager
+def behind_prefix(
+    config: RunConfig, prepared: Prepared, accelerator: Accelerator
+) -> Iterator[tuple[Prepared, PrefixRecord | None]]:
+    """Within, the model leaves out what is stored of its frozen prefix, if anything is."""
+    data, task, training = prepared.data, prepared.task, config.training
+    if config.cache == "off":
+        yield prepared, None
+        return
+    steps = training.max_steps or math.inf
+    visits = min(
+        training.epochs * len(data.train),
+        steps * training.batch_size * training.gradient_accumulation_steps,
+    )
+    with stored_prefix(
+        prepared.model,
+        prepared.structure,
+        {"train": data.train, "validation": data.validation, "test": data.test},
+        Reading(task.collate, task.sample_lengths, task.predictions, training.eval_batch_size),
+        visits=int(visits),
+        accelerator=accelerator,
+        always=config.cache == "always",
+    ) as (splits, record):
+        stored: Any = dict(splits)
+        yield replace(prepared, data=replace(data, **stored)), record
 
 
 def start_tracker(config: RunConfig, accelerator: Accelerator) -> None:
@@ -155,6 +192,7 @@ def train(
             accelerator=accelerator,
             folder=folder,
             seed=config.seed,
+            lengths=task.sample_lengths(without_stored(prepared.data.train)),
             title=f"{config.strategy.label} seed {config.seed}",
         )
 
@@ -176,7 +214,7 @@ def evaluate(
         keep=task.predictions,
         batch_size=config.training.eval_batch_size,
         accelerator=accelerator,
-        lengths=task.sample_lengths(split),
+        lengths=task.sample_lengths(without_stored(split)),
         num_workers=config.training.num_workers,
         title=title,
     )

@@ -38,6 +38,7 @@ def make_result(
         "git": {"commit": "0" * 40, "dirty": False},
         "hardware": {"cpu": "a processor", "cores": 2, "gpus": []},
         "parameters": make_parameters(trainable),
+        "prefix": None,
         "predicted": Prediction(
             step_flops=10**9,
             step_seconds=0.4,

@@ -6,6 +6,7 @@ import pytest
 from result_factory import make_result
 
 from hfbench.compare import Group, aggregate, beats_scratch, latest_runs, same_data, sections
+from hfbench.results import RunResult
 
 
 def test_group_has_mean_and_sample_deviation_over_seeds() -> None:
@@ -91,6 +92,19 @@ def test_different_configuration_of_averaged_runs_is_reported() -> None:
     assert group.differing_config == ("training.learning_rate",)
     (group,) = aggregate([make_result(seed=0), make_result(seed=1)])
     assert group.differing_config == ()
+
+
+def test_runs_that_a_measurement_gave_another_precision_were_not_run_alike() -> None:
+    def trained_in(precision: str, seed: int) -> RunResult:
+        config = {"seed": seed, "training": {"mixed_precision": "auto"}}
+        hardware = {"cpu": "a processor", "cores": 2, "gpus": [], "precision": precision}
+        return make_result(seed=seed, config=config, hardware=hardware)
+
+    (group,) = aggregate([trained_in("bf16", 0), trained_in("no", 1)])
+    assert group.differing_config == ("training.mixed_precision",)
+    (group,) = aggregate([trained_in("bf16", 0), trained_in("bf16", 1)])
+    assert group.differing_config == ()
+    assert group.settings["training.mixed_precision"] == "bf16"
 
 
 def test_distance_to_scratch_in_pooled_deviations() -> None:

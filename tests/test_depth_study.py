@@ -320,7 +320,7 @@ def test_measures_are_those_of_the_last_epoch(tmp_path: Path) -> None:
 
     from hfbench.depth_training import study_networks
     from hfbench.tasks.mnist_mlp import MnistMlp
-    from hfbench.training.batching import epoch_order
+    from hfbench.training.batching import epoch_batches
 
     config = tiny_config("training.batch_size=16", "training.learning_rate=0.05")
     found = study_networks(config, depths=(1,), seeds=(3,), folder=tmp_path)
@@ -333,9 +333,7 @@ def test_measures_are_those_of_the_last_epoch(tmp_path: Path) -> None:
     layer = torch.nn.Linear(64, 10)
     adam = torch.optim.Adam(layer.parameters(), lr=0.05)
     for epoch in range(2):
-        order = epoch_order(40, seed=3, epoch=epoch)
-        for start in range(0, 40, 16):
-            rows = order[start : start + 16]
+        for rows in epoch_batches(40, 16, seed=3, epoch=epoch):
             logits = layer(train["pixel_values"][rows].flatten(1))
             adam.zero_grad()
             torch.nn.functional.cross_entropy(logits, train["labels"][rows]).backward()
@@ -410,7 +408,7 @@ def test_recipe_fine_tunes_every_depth_once(
     assert "Parameters of" not in printed.out  # the reports of the runs are in the log
     log = output / "fine_tuning/tiny/log.txt"
     assert log.read_text().count("Parameters of") == 3
-    assert "[3/3] full, seed 0" in printed.err
+    assert "[3/3] head, seed 0" in printed.err  # it goes on from the prefix of last_1
     assert (output / "fine_tuning.png").is_file()
     assert recipe.main(arguments) == 0
     assert {result.run_id: result for result in load_all(output)} == first

@@ -58,7 +58,7 @@ def config(tmp_path: Path, tiny_bert: Path) -> Path:
 
 
 def launch(
-    config: Path, processes: int, folder: Path, *, task: str = "text_classification"
+    config: Path, processes: int, folder: Path, *more: str, task: str = "text_classification"
 ) -> dict[str, Any]:
     launcher = [sys.executable, "-m", "accelerate.commands.launch"]
     launcher += ["--config_file", str(ROOT / "accelerate_configs/multi_cpu.yaml")]
@@ -66,7 +66,7 @@ def launch(
     recipe = [str(ROOT / f"recipes/{task}.py"), "--config", str(config)]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     finished = subprocess.run(
-        [*launcher, *recipe, f"output_dir={folder}"],
+        [*launcher, *recipe, f"output_dir={folder}", *more],
         env=environment,
         capture_output=True,
         text=True,
@@ -92,6 +92,24 @@ def test_two_processes_give_the_numbers_of_one(config: Path, tmp_path: Path) -> 
         assert sum(map(sum, result["test_metrics"]["confusion_matrix"])) == 7
         for record in result["history"]:
             assert sum(map(sum, record["validation"]["confusion_matrix"])) == 9
+    assert two["test_metrics"]["confusion_matrix"] == one["test_metrics"]["confusion_matrix"]
+
+
+def test_two_processes_store_a_frozen_prefix_together(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind it they give the numbers of one process that computes it in every step."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    one = launch(config, 1, tmp_path / "one", "strategy=last_1", "cache=off")
+    two = launch(config, 2, tmp_path / "two", "strategy=last_1")
+    assert one["prefix"] is None
+    assert two["prefix"]["place"] == "blocks-2"
+    entries = list((tmp_path / "cache/hfbench/prefix").iterdir())
+    assert len(entries) == 3
+    assert all({"0.bin", "1.bin"} < {file.name for file in entry.iterdir()} for entry in entries)
+    for a, b in zip(one["history"], two["history"], strict=True):
+        assert b["train_loss"] == pytest.approx(a["train_loss"], abs=1e-5)
+        assert b["validation"]["loss"] == pytest.approx(a["validation"]["loss"], abs=1e-5)
     assert two["test_metrics"]["confusion_matrix"] == one["test_metrics"]["confusion_matrix"]
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainingArguments
 
 from hfbench.config import TrainingConfig
-from hfbench.training.batching import epoch_order
+from hfbench.training.batching import epoch_batches
 from hfbench.training.fit import DivergedError, FitResult, Objective, fit
 from hfbench.training.optimizer import LearningRates, build_optimizer
 
@@ -51,6 +51,7 @@ def collate(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
 def train(model: nn.Module, data: Any, folder: Path, **options: Any) -> FitResult:
     options.setdefault("batch_size", 4)
     evaluate = options.pop("evaluate", None)
+    lengths = options.pop("lengths", None)
     objective = Objective(
         collate=collate, loss_units=lambda batch: len(batch["labels"]), evaluate=evaluate
     )
@@ -63,6 +64,7 @@ def train(model: nn.Module, data: Any, folder: Path, **options: Any) -> FitResul
         accelerator=Accelerator(cpu=True),
         folder=folder,
         seed=7,
+        lengths=lengths,
     )
 
 
@@ -82,6 +84,7 @@ def _mean_over_window(outputs: Any, labels: torch.Tensor, num_items_in_batch: An
 @pytest.mark.parametrize("accumulation", [1, 4])
 def test_losses_equal_those_of_trainer(tmp_path: Path, accumulation: int) -> None:
     data = samples(40)  # 10 batches: windows of 4, 4 and 2 when accumulated
+    (order,) = epoch_batches(40, 40, seed=7, epoch=0)
     ours = train(
         tiny_bert(), data, tmp_path / "ours", epochs=1, gradient_accumulation_steps=accumulation
     )
@@ -103,7 +106,7 @@ def test_losses_equal_those_of_trainer(tmp_path: Path, accumulation: int) -> Non
             save_strategy="no",
             disable_tqdm=True,
         ),
-        train_dataset=[data[index] for index in epoch_order(40, seed=7, epoch=0)],
+        train_dataset=[data[index] for index in order],
         data_collator=collate,
         compute_loss_func=_mean_over_window,
     )
@@ -124,6 +127,34 @@ def test_a_short_last_batch_weighs_what_it_holds(tmp_path: Path) -> None:
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
 
 
+class _Recording(list[dict[str, Any]]):
+    """Data that remember which samples were read, in order."""
+
+    def __init__(self, values: list[dict[str, Any]]) -> None:
+        super().__init__(values)
+        self.read: list[int] = []
+
+    def __getitem__(self, index: Any) -> Any:
+        self.read.append(index)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("grouped", [True, False])
+def test_samples_of_like_length_share_a_batch_only_where_that_is_wanted(
+    tmp_path: Path, grouped: bool
+) -> None:
+    lengths = [index % 7 for index in range(30)]
+    data = _Recording(samples(30))
+    train(tiny_bert(), data, tmp_path, epochs=2, lengths=lengths, group_by_length=grouped)
+    expected = [
+        index
+        for epoch in range(2)
+        for batch in epoch_batches(30, 4, seed=7, epoch=epoch, lengths=lengths if grouped else None)
+        for index in batch
+    ]
+    assert data.read == expected
+
+
 class _Interrupted(RuntimeError):
     pass
 
@@ -141,9 +172,11 @@ class _StopsAfter(list[dict[str, Any]]):
         return super().__getitem__(index)
 
 
-def test_resumed_training_is_bit_equal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lengths", [None, [index % 7 for index in range(30)]])
+def test_resumed_training_is_bit_equal(tmp_path: Path, lengths: list[int] | None) -> None:
     """Interrupted in the middle of the second epoch, with dropout on."""
-    options = {"epochs": 3, "save_steps": 2, "gradient_accumulation_steps": 2}
+    options: dict[str, Any] = {"epochs": 3, "save_steps": 2, "gradient_accumulation_steps": 2}
+    options["lengths"] = lengths
     through = tiny_bert(dropout=0.1)
     torch.manual_seed(3)
     expected = train(through, samples(30), tmp_path / "through", **options)

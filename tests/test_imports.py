@@ -24,10 +24,12 @@ LAYERS = {
     "hfbench.plan_command": 3,
     "hfbench.recommend_command": 3,
     "hfbench.layers_command": 3,
+    "hfbench.doctor_command": 3,
     "hfbench.predict_command": 3,
     "hfbench.plan": 2,
     "hfbench.recommend": 2,
     "hfbench.calibration": 2,
+    "hfbench.doctor": 2,
     "hfbench.layer_costs": 2,
     "hfbench.block_costs": 2,
     "hfbench.cost": 2,
@@ -89,6 +91,8 @@ LIGHT_MODULES = (
     "hfbench.report.recommendations",
     "hfbench.layers",
     "hfbench.layers_command",
+    "hfbench.doctor_command",
+    "hfbench.report.diagnoses",
     "hfbench.report.layer_tables",
     "hfbench.predict_command",
     "hfbench.push_command",
@@ -133,6 +137,14 @@ def test_light_module_loads_no_heavy_library(module: str) -> None:
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} does not exist")
     code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_run_loads_peft_and_transformers_models_only_where_it_needs_them() -> None:
+    """They take longer to import than a small network to train."""
+    heavy = ("peft", "transformers.modeling_utils", "sklearn", "evaluate")
+    code = f"import sys, hfbench.run; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

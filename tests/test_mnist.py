@@ -23,7 +23,7 @@ from hfbench.results import RunResult
 from hfbench.run import run
 from hfbench.saving import load_model
 from hfbench.tasks import make_task
-from hfbench.training.batching import epoch_order
+from hfbench.training.batching import epoch_batches
 from hfbench.training.fit import Objective, fit
 
 CONFIGS = Path(__file__).parents[1] / "recipes/configs"
@@ -219,7 +219,7 @@ def test_a_thousand_steps_give_the_tutorials_losses(tmp_path: Path) -> None:
     optimizer = torch.optim.Adam(theirs.parameters(), lr=1e-3)
     losses: list[float] = []
     for epoch in range(4):
-        order = epoch_order(16_000, seed=0, epoch=epoch)
+        (order,) = epoch_batches(16_000, 16_000, seed=0, epoch=epoch)
         losses += tutorial_mnist.train_epoch(
             theirs, optimizer, tutorial_mnist.in_order(images, order)
         )

@@ -193,6 +193,13 @@ def test_the_settings_to_reproduce_are_those_of_the_run(strategy: str, tmp_path:
     assert set(yaml.safe_load(file.read_text())["training"]) == {"learning_rate"}
 
 
+def test_a_measured_precision_is_named_and_repeated_elsewhere() -> None:
+    hardware = {"cpu": "AMD EPYC", "cores": 2, "gpus": [], "threads": 1, "precision": "bf16"}
+    text = card_of(card_result(*SST2, "training.mixed_precision=auto", hardware=hardware))
+    assert "1 thread, bfloat16 autocast of float32 weights." in text
+    assert yaml.safe_load(yaml_config(text))["training"]["mixed_precision"] == "bf16"
+
+
 def test_local_files_are_asked_for_where_the_run_is_repeated() -> None:
     text = card_of(card_result(*LOCAL))
     assert "Put your path into `model.checkpoint` and `data.source`" in text

@@ -15,6 +15,7 @@ from PIL import Image
 from hfbench.config import NETWORK_TASKS, DataConfig, ModelConfig, RunConfig, StrategyConfig
 from hfbench.errors import UserError
 from hfbench.models.loading import load_image_processor
+from hfbench.preparation import describe, make_accelerator, prepare
 from hfbench.tasks import TASKS, make_task
 from hfbench.tasks.base import Task
 
@@ -438,6 +439,20 @@ def test_a_model_with_layer_norm_gets_a_mask_and_batches_of_the_longest_clip(
     together = logits_of(task, model, samples)
     alone = torch.cat([logits_of(task, model, [sample]) for sample in samples])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_the_padding_of_sounds_is_said_in_audio_samples(sounds: Path, tmp_path: Path) -> None:
+    save_masked_wav2vec2(tmp_path, mask_time_length=4)
+    case = config("audio_classification", tmp_path, sounds)
+    prepared = prepare(case, make_task(case), make_accelerator(case))
+    train = prepared.data.train
+    lengths = [len(train[i]["input_values"]) for i in range(len(train))]
+    assert len(lengths) == case.training.batch_size  # one batch
+    share = f"{100 * (1 - sum(lengths) / len(lengths) / max(lengths)):.1f} %"
+    expected = (
+        f"padding: {share} of the audio samples in training batches, {share} without grouping"
+    )
+    assert expected in describe(case, prepared).splitlines()
 
 
 def frames(samples: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from hfbench.training.threads import choose_threads
+from hfbench.training.threads import ThreadChoice, choose_threads
 
 
 @pytest.fixture
@@ -33,8 +33,10 @@ def work_that_takes(milliseconds: dict[int, float]) -> Callable[[], None]:
 def test_the_faster_number_of_threads_is_set(
     four_threads: None, milliseconds: dict[int, float], chosen: int
 ) -> None:
-    assert choose_threads(work_that_takes(milliseconds)) == chosen
-    assert torch.get_num_threads() == chosen
+    choice = choose_threads(work_that_takes(milliseconds))
+    assert choice.threads == torch.get_num_threads() == chosen
+    for threads, seconds in choice.seconds.items():  # of one call; sleeping is never shorter
+        assert milliseconds[threads] / 1000 <= seconds < milliseconds[threads] / 1000 + 0.01
 
 
 def test_a_hopeless_number_is_not_tried_again(four_threads: None) -> None:
@@ -47,4 +49,4 @@ def test_the_environment_decides_where_it_is_set(
     four_threads: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    assert choose_threads(work_that_takes({1: 0.0, 4: 50.0})) == 4
+    assert choose_threads(work_that_takes({1: 0.0, 4: 50.0})) == ThreadChoice(4, {})

@@ -1,5 +1,6 @@
 """Images and sounds as samples: decoded once where they fit into memory, else on every access."""
 
+import hashlib
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -65,6 +66,22 @@ class DecodedSamples:
     def lengths(self) -> list[int] | None:
         """The first dimension of every feature; None when the split is not in memory."""
         return None if self.kept is None else [len(sample[self.feature]) for sample in self.kept]
+
+    def labels(self) -> list[int]:
+        """Of every sample, without decoding any."""
+        labels: list[int] = self.dataset["labels"][:]
+        return labels
+
+    def digest(self) -> str | None:
+        """Of every feature; None where decoding everything would be the price."""
+        if self.kept is None:
+            return None
+        digest = hashlib.sha256()
+        for sample in self.kept:
+            values = sample[self.feature].contiguous()
+            digest.update(f"{values.dtype} {tuple(values.shape)} ".encode())
+            digest.update(values.numpy())
+        return digest.hexdigest()
 
     def _sample(self, index: int) -> dict[str, Any]:
         row = self.dataset[index]

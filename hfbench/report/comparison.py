@@ -63,6 +63,13 @@ def _comparison_section(groups: Sequence[Group], style: Style) -> str:
     verdict = beats_scratch(groups)
     if verdict is not None:
         notes.append(_verdict(verdict))
+    saved_seconds = sum(group.saved_seconds for group in groups)
+    if saved_seconds:
+        notes.append(
+            "Outputs of frozen prefixes were computed once and kept, which saved about "
+            f"{three_digits(saved_seconds)} s of these trainings; train s has the time of "
+            "computing them where a run did it."
+        )
     notes.extend(
         f"Warning: {group.primary_metric} is known for {group.primary.n if group.primary else 0} "
         f"of the {group.n} runs of {group.strategy}."

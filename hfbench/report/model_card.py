@@ -46,6 +46,11 @@ _STRATEGIES = {
     "bitfit": "every bias and the head trained",
     "scratch": "everything trained from random weights; only the architecture is the checkpoint's",
 }
+_PRECISIONS = {
+    "no": "float32",
+    "bf16": "bfloat16 autocast of float32 weights",
+    "fp16": "float16 autocast of float32 weights",
+}
 _TARGETS = {
     "attention_qv": "query and value",
     "attention": "the attention's layers",
@@ -236,6 +241,8 @@ def _cost_section(result: RunResult) -> str:
     machine += ["1 process" if result.num_processes == 1 else f"{result.num_processes} processes"]
     threads = result.hardware.get("threads")
     machine += [] if threads is None else ["1 thread" if threads == 1 else f"{threads} threads"]
+    precision = result.hardware.get("precision")
+    machine += [] if precision is None else [_PRECISIONS[precision]]
     step = flops = peak = None
     if result.predicted is not None:
         foretold = result.predicted
@@ -260,7 +267,7 @@ def _cost_section(result: RunResult) -> str:
 
 
 def _reproduce_section(result: RunResult, checkpoint: Source, data: Source) -> str:
-    config = _changed_settings(result.config)
+    config = _changed_settings(result.settings)
     config["strategy"] = result.strategy
     config["model"]["checkpoint"] = checkpoint.name
     config["data"]["source"] = data.name

@@ -27,6 +27,7 @@ class AudioClassification(ClassificationTask):
 
     name = "audio_classification"
     modality = "audio"
+    length_unit = "audio samples"
     input_settings = ("max_seconds",)
     model_class = AutoModelForAudioClassification
     # With layerdrop the processes of a distributed run use different parameters and it crashes.

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from datasets import Dataset
 from torch import Tensor, nn
 
@@ -67,6 +68,7 @@ class Task(ABC):
     name: ClassVar[str]
     primary_metric: ClassVar[str]
     greater_is_better: ClassVar[bool] = True
+    length_unit: ClassVar[str] = "values"  # of sample_lengths
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -87,15 +89,15 @@ class Task(ABC):
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Samples as the model's arguments, padded to one length; ``labels`` if they have any."""
 
-    def thread_probe(self) -> Callable[[], object] | None:
-        """Work like a training step's, to choose the number of threads by.
+    def step_probe(self, device: torch.device | str = "cpu") -> Callable[[], object] | None:
+        """Work like a training step's, to choose the number of threads and the precision by.
 
         None where a step is like a small transformer's.
         """
         return None
 
     def sample_lengths(self, split: Samples) -> list[int] | None:
-        """Tokens or audio samples of every sample; evaluation puts like lengths into one batch.
+        """Tokens or audio samples of every sample; like lengths are put into one batch.
 
         None where all are alike, or where they are not known without decoding everything.
         """

@@ -66,13 +66,13 @@ class MnistMlp(SingleLabelTask):
             self.network, height=MNIST_PIXELS, width=MNIST_PIXELS, label_names=label_names
         )
 
-    def thread_probe(self) -> Callable[[], object]:
+    def step_probe(self, device: torch.device | str = "cpu") -> Callable[[], object]:
         """Forward and backward passes of the network on images of MNIST's size."""
         with torch.random.fork_rng():
-            network = self.network_for_mnist(MNIST_LABELS)
+            network = self.network_for_mnist(MNIST_LABELS).to(device)
         size = self.config.training.batch_size
-        images = torch.full((size, 1, MNIST_PIXELS, MNIST_PIXELS), 0.5)
-        labels = torch.zeros(size, dtype=torch.int64)
+        images = torch.full((size, 1, MNIST_PIXELS, MNIST_PIXELS), 0.5, device=device)
+        labels = torch.zeros(size, dtype=torch.int64, device=device)
 
         def step() -> None:
             network(images, labels).loss.backward()

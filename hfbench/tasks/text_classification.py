@@ -8,10 +8,11 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
+from hfbench.data.tokens import Padding, TokenSamples
 from hfbench.errors import UserError
 from hfbench.models import loading
 from hfbench.tasks.base import BuiltModel, Samples, TaskData
-from hfbench.tasks.classification import ClassificationTask, with_labels
+from hfbench.tasks.classification import ClassificationTask
 
 QUIET_BELOW_SAMPLES = 20_000  # tokenised within seconds: no progress bar
 
@@ -21,6 +22,7 @@ class TextClassification(ClassificationTask):
 
     name = "text_classification"
     modality = "text"
+    length_unit = "tokens"
     input_settings = ("max_length",)
     model_class = AutoModelForSequenceClassification
 
@@ -74,13 +76,18 @@ class TextClassification(ClassificationTask):
         if len(rows) < QUIET_BELOW_SAMPLES:
             datasets.disable_progress_bars()
         try:
-            tokenized: Samples = rows.map(
+            tokenized = rows.map(
                 tokenize, batched=True, remove_columns=texts, desc=f"tokenize {title}"
             )
         finally:
             if bars:
                 datasets.enable_progress_bars()
-        return tokenized
+        return TokenSamples.of_dataset(tokenized, self.padding)
+
+    @property
+    def padding(self) -> Padding:
+        """The tokenizer's, and widths that tensor cores like where there is a GPU."""
+        return Padding.of(self.processor, multiple_of=8 if torch.cuda.is_available() else 1)
 
     def complete_config(self, config: Any) -> None:
         config.pad_token_id = self.processor.pad_token_id
@@ -98,15 +105,9 @@ class TextClassification(ClassificationTask):
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Every feature: (batch, longest), int64; ``labels``: (batch,), int64."""
-        batch = self.processor.pad(
-            [{k: v for k, v in sample.items() if k != "labels"} for sample in samples],
-            padding="longest",
-            pad_to_multiple_of=8 if torch.cuda.is_available() else None,  # for tensor cores
-            return_tensors="pt",
-        )
-        return with_labels(dict(batch), samples)
+        together = TokenSamples.of_samples(samples, self.padding)
+        return together.read_batch(range(len(samples)), torch.device("cpu"))
 
     def sample_lengths(self, split: Samples) -> list[int]:
         """Tokens."""
-        column: Any = cast(Dataset, split)["input_ids"]
-        return [len(tokens) for tokens in column]
+        return cast(TokenSamples, split).lengths()

@@ -6,8 +6,10 @@ same configuration takes the same optimiser steps on one CPU or on eight GPUs.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -15,6 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 Batch = dict[str, Tensor]
 Sample = dict[str, Any]
 Collate = Callable[[list[Sample]], Batch]
+
+WINDOW_BATCHES = 50  # are sorted by length together,
+FEW_WINDOWS = 4  # with fewer all are sorted together, and to keep chance its say
+JITTER = 0.1  # each length is multiplied by a random factor up to this far from 1
 
 
 class SampleSource(Protocol):
@@ -46,24 +52,57 @@ class Share:
     global_size: int = 0  # samples of the batch over all processes
 
 
-def epoch_order(num_samples: int, *, seed: int, epoch: int) -> list[int]:
-    """A permutation of ``range(num_samples)`` for this seed and epoch."""
+def epoch_batches(
+    num_samples: int,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    lengths: Sequence[int] | None = None,
+) -> list[list[int]]:
+    """The global batches of this epoch: every sample once, only the last batch may be short.
+
+    With ``lengths`` the whole batches hold samples of like length, so that little of them is
+    padding: the random order is cut into windows of many batches, each window is sorted by length
+    and cut into batches, and these are shuffled over the epoch. An epoch of few batches is one
+    window, with lengths that are jittered, so that other samples meet than in the epoch before.
+    What the short batch holds stays chance, because its samples weigh more.
+    """
     generator = torch.Generator().manual_seed((seed << 20) + epoch)
-    return torch.randperm(num_samples, generator=generator).tolist()
+    order = torch.randperm(num_samples, generator=generator)
+    whole = num_samples - num_samples % batch_size
+    grouped = order[:whole]
+    if lengths is not None and min(lengths) < max(lengths):
+        key = torch.as_tensor(lengths, dtype=torch.float64)[grouped]
+        if whole < FEW_WINDOWS * WINDOW_BATCHES * batch_size:
+            chance = torch.rand(whole, generator=generator, dtype=torch.float64)
+            key *= 1 + JITTER * (2 * chance - 1)
+        else:  # windows stay in their order
+            key += torch.arange(whole) // (batch_size * WINDOW_BATCHES) * (max(lengths) + 1)
+        batches = grouped[key.argsort(stable=True)].view(-1, batch_size)
+        grouped = batches[torch.randperm(len(batches), generator=generator)].flatten()
+    indices: list[int] = torch.cat([grouped, order[whole:]]).tolist()
+    return [indices[start : start + batch_size] for start in range(0, num_samples, batch_size)]
 
 
 def split_batches(
-    order: Sequence[int], batch_size: int, *, rank: int = 0, num_processes: int = 1
+    batches: Sequence[Sequence[int]], *, rank: int = 0, num_processes: int = 1
 ) -> list[Share]:
-    """Cut ``order`` into global batches and return this process's share of each."""
+    """This process's share of each global batch."""
     shares = []
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
+    for batch in batches:
         mine = tuple(batch[rank::num_processes])
         shares.append(
             Share(mine, True, len(batch)) if mine else Share((batch[0],), False, len(batch))
         )
     return shares
+
+
+def padding_share(batches: Sequence[Sequence[int]], lengths: Sequence[int]) -> float:
+    """How much of batches that are padded to their longest sample is padding, from 0 to 1."""
+    sizes = np.asarray(lengths)
+    padded = sum(len(batch) * int(sizes[batch].max()) for batch in batches)
+    return 1 - int(sizes[list(chain.from_iterable(batches))].sum()) / padded
 
 
 def like_batches(

@@ -8,8 +8,8 @@ of all processes, so short last batches and windows weigh exactly what they hold
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from hfbench.training.batching import (
     Collate,
     SampleSource,
     Share,
-    epoch_order,
+    epoch_batches,
     load_batches,
     split_batches,
 )
@@ -74,26 +74,6 @@ class FitResult:
     peak_memory_bytes: int | None  # while training, without evaluation
 
 
-@dataclass
-class _Progress:
-    """The position in the training: plain values, stored with every state."""
-
-    epoch: int = 0
-    batches_done: int = 0  # within the epoch
-    step: int = 0
-    samples_seen: int = 0
-    train_seconds: float = 0.0
-    best_metric: float | None = None
-    best_step: int | None = None
-    evaluations_without_gain: int = 0
-    peak_memory_bytes: int | None = None
-    finished: bool = False
-    history: list[dict[str, Any]] = field(default_factory=list)
-    step_losses: list[float] = field(default_factory=list)
-    epoch_loss_sum: float = 0.0
-    epoch_units: float = 0.0
-
-
 class DivergedError(TrainingFailedError):
     """The training loss is not finite any more."""
 
@@ -108,6 +88,7 @@ def fit(
     accelerator: Accelerator,
     folder: Path,
     seed: int,
+    lengths: Sequence[int] | None = None,
     title: str = "train",
 ) -> FitResult:
     """Train ``model`` in place and leave the best epoch's parameters in it.
@@ -116,11 +97,12 @@ def fit(
         folder: for the state (``resume=auto`` continues from it, even mid-epoch) and for the best
             epoch's parameters.
         seed: of the data order.
+        lengths: of every sample; with ``group_by_length`` those of like length share a batch.
 
     Raises:
         DivergedError: when the loss becomes NaN or infinite.
     """
-    loop = _Loop(model, data, objective, config, rates, accelerator, folder, seed)
+    loop = _Loop(model, data, objective, config, rates, accelerator, folder, seed, lengths)
     loop.resume()
     loop.run(title)
     return loop.result()
@@ -137,8 +119,10 @@ class _Loop:
         accelerator: Accelerator,
         folder: Path,
         seed: int,
+        lengths: Sequence[int] | None,
     ) -> None:
         self.data, self.objective, self.config = data, objective, config
+        self.lengths = lengths if config.group_by_length else None
         self.accelerator, self.folder, self.seed = accelerator, folder, seed
         model = model.to(accelerator.device)
         wrapped = accelerator.distributed_type != DistributedType.NO  # also around one process
@@ -174,7 +158,7 @@ class _Loop:
             self.parts["schedule"] = self.schedule
         if accelerator.scaler is not None:
             self.parts["scaler"] = accelerator.scaler
-        self.progress = _Progress()
+        self.progress = state.Progress()
         self.pending = PendingLosses(accelerator)
 
     def leaves_gradients_out(self, model: nn.Module) -> bool:
@@ -198,7 +182,7 @@ class _Loop:
         if stored is None:
             state.clear(self.folder, self.accelerator)
         else:
-            self.progress = _Progress(**stored)
+            self.progress = state.Progress(**stored)
             self.accelerator.print(
                 f"resumed at epoch {self.progress.epoch}, step {self.progress.step}"
             )
@@ -269,9 +253,15 @@ class _Loop:
 
     def windows(self) -> Iterator[list[tuple[Share, Batch]]]:
         """The accumulation windows that are left of this epoch."""
-        shares = split_batches(
-            epoch_order(len(self.data), seed=self.seed, epoch=self.progress.epoch),
+        batches_of_all = epoch_batches(
+            len(self.data),
             self.config.batch_size,
+            seed=self.seed,
+            epoch=self.progress.epoch,
+            lengths=self.lengths,
+        )
+        shares = split_batches(
+            batches_of_all,
             rank=self.accelerator.process_index,
             num_processes=self.accelerator.num_processes,
         )[self.progress.batches_done :]

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,26 @@ from hfbench.errors import UserError
 
 STATE = "state"  # folder of the states within a run
 _PREFIX = "step-"
+
+
+@dataclass
+class Progress:
+    """The position in the training: plain values, stored with every state."""
+
+    epoch: int = 0
+    batches_done: int = 0  # within the epoch
+    step: int = 0
+    samples_seen: int = 0
+    train_seconds: float = 0.0
+    best_metric: float | None = None
+    best_step: int | None = None
+    evaluations_without_gain: int = 0
+    peak_memory_bytes: int | None = None
+    finished: bool = False
+    history: list[dict[str, Any]] = field(default_factory=list)
+    step_losses: list[float] = field(default_factory=list)
+    epoch_loss_sum: float = 0.0
+    epoch_units: float = 0.0
 
 
 def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -18,8 +18,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ import numpy as np
 import torch
 import tutorial_mnist
 from accelerate import Accelerator
+from measuring import matrix_peak, timed
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -43,7 +42,6 @@ from idx_files import write_idx_folder
 ROUNDS = 3
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "recipes/configs/mnist_mlp.yaml"
-PEAK_SIZES = (1024, 2048)  # rows and columns of square products
 
 
 def main() -> None:
@@ -80,7 +78,7 @@ def compare_loops(folder: Path, all_threads: int) -> None:
         torch.set_num_threads(all_threads)
         peaks.append(matrix_peak())
         seconds["tutorial"].append(timed(lambda: tutorial_epoch(images)))
-        threads.append(choose_threads(make_task(config).thread_probe()))
+        threads.append(choose_threads(make_task(config).step_probe()).threads)
         seconds["hfbench"].append(our_epoch(config, images))
     report(f"one epoch of {len(images):,} images", seconds)
     peak = max(peaks)
@@ -123,18 +121,8 @@ def step_flops(config: RunConfig) -> int:
     """Operations of the matrix products in one step: none for gradients of the images."""
     task: Any = make_task(config)
     with FlopCounterMode(display=False) as counter:
-        task.thread_probe()()
+        task.step_probe()()
     return int(counter.get_total_flops())
-
-
-def matrix_peak() -> float:
-    """Operations a second of the fastest of some square float32 products."""
-    best = 0.0
-    for size in PEAK_SIZES:
-        left, right = torch.rand(size, size), torch.rand(size, size)
-        for _ in range(5):
-            best = max(best, 2 * size**3 / timed(lambda a=left, b=right: a @ b))
-    return best
 
 
 def compare_commands(folder: Path, temporary: Path, epochs: int) -> None:
@@ -152,12 +140,6 @@ def compare_commands(folder: Path, temporary: Path, epochs: int) -> None:
 
 def run(command: list[str]) -> None:
     subprocess.run(command, check=True, capture_output=True)
-
-
-def timed(action: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
 
 
 def report(what: str, seconds: dict[str, list[float]]) -> None:

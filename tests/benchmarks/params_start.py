@@ -1,4 +1,4 @@
-"""Seconds and memory of ``hfbench params`` beside ``accelerate estimate-memory --help``.
+"""Seconds and memory of ``hfbench --help`` and ``hfbench params`` beside Accelerate's command.
 
     make bench
 
@@ -40,6 +40,7 @@ def main() -> None:
                 "-c",
                 "import torch, transformers.models.llama.modeling_llama",
             ],
+            "hfbench --help": [*params[:-1], "--help"],
             "wav2vec2-base, five strategies": [*params, "facebook/wav2vec2-base"],
             "Llama 405B, full, head, last_2, bitfit": [*llama, "full,head,last_2,bitfit"],
             "Llama 405B, full, head, lora": [*llama, "full,head,lora"],

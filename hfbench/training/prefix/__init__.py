@@ -1,0 +1,1 @@
+"""The output of a frozen prefix, computed once for each sample and kept on disk."""

@@ -1,0 +1,298 @@
+"""Train behind a frozen prefix whose output is computed once for each sample.
+
+Used where it saves work, only after it was seen to give what the whole model gives, and said
+aloud either way.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from hfbench.models.structure import Structure
+from hfbench.results import PrefixRecord
+from hfbench.training.batching import Batch, Collate, SampleSource
+from hfbench.training.prefix import store
+from hfbench.training.prefix.cut import Cut, CutError, Place, find_place
+from hfbench.training.prefix.key import PrefixKeys
+from hfbench.training.prefix.samples import DigestedSource, StoredSamples
+from hfbench.training.prefix.writing import all_agree, write_entry
+
+Splits = Mapping[str, SampleSource]
+
+SLACK = 0.1  # by which share of the longest the samples of a batch may differ, to fill batches
+LEAST_SHARE = 0.05  # of the forward pass: a prefix that costs less is not worth reading
+LEAST_VISITS = 1.5  # of every training sample: storing costs one
+TOLERANCE = {"no": 1e-4, "fp16": 0.01, "bf16": 0.05}  # of the largest prediction
+# What the code of a model that nobody has seen may raise where some of its values are missing.
+_NOT_UNDERSTOOD = (CutError, RuntimeError, TypeError, ValueError, LookupError, AttributeError)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a task's samples become the model's predictions.
+
+    Attributes:
+        lengths: of every sample of a split; None where all are alike.
+        predictions: of the model's output: (batch, ...).
+    """
+
+    collate: Collate
+    lengths: Callable[[Any], Sequence[int] | None]
+    predictions: Callable[[Any, Batch], Tensor]
+    batch_size: int  # of forward passes without gradients
+
+
+class _DeclinedError(Exception):
+    """Nothing is stored: the message says why."""
+
+
+@contextmanager
+def stored_prefix(
+    model: nn.Module,
+    structure: Structure,
+    splits: Splits,
+    reading: Reading,
+    *,
+    visits: int,
+    accelerator: Accelerator,
+    always: bool = False,
+) -> Iterator[tuple[Splits, PrefixRecord | None]]:
+    """Within, the model leaves its frozen prefix out for batches of the splits that are given.
+
+    Args:
+        splits: ``train`` and others; samples must be the same on every access.
+        visits: how many training samples the training reads, repeated ones too.
+        always: also where this training alone would not repay it, because others follow.
+
+    Yields the splits with what is stored, or those given, and what was done, for the result.
+    What is stored serves every later run with the same prefix, data and precision.
+    """
+    with ExitStack() as stack:
+        place = find_place(model, structure)
+        if place is None:
+            yield splits, None
+            return
+        prefix = _Prefix(model, structure, splits, reading, accelerator)
+        try:
+            with torch.no_grad(), accelerator.autocast():
+                stored, record = prefix.open(place, stack, visits=visits, always=always)
+        except _DeclinedError as reason:
+            accelerator.print(f"frozen prefix: computed in every step; {reason}")
+            yield splits, None
+            return
+        accelerator.print(_describe(record, structure))
+        yield stored, record
+
+
+class _Prefix:
+    def __init__(
+        self,
+        model: nn.Module,
+        structure: Structure,
+        splits: Splits,
+        reading: Reading,
+        accelerator: Accelerator,
+    ) -> None:
+        self.model, self.structure = model.to(accelerator.device).eval(), structure
+        self.splits, self.reading, self.accelerator = splits, reading, accelerator
+        self.lengths = {name: reading.lengths(samples) for name, samples in splits.items()}
+        self.ragged = self.lengths["train"] is not None
+        self.probed = self._probe_indices()
+        self.probe = self._batch(self.probed)
+
+    def open(
+        self, place: Place, stack: ExitStack, *, visits: int, always: bool
+    ) -> tuple[Splits, PrefixRecord]:
+        """Find or compute what is stored and, once it is proven, put it in the model's way."""
+        started = time.perf_counter()
+        expected = self._predictions(self.probe)
+        cut = self._cut(place)
+        keys = PrefixKeys(
+            self.model,
+            self.structure,
+            precision=self.accelerator.mixed_precision,
+            device=self.accelerator.device.type,
+            shapes=None if self.ragged else {k: v.shape[1:] for k, v in self.probe.items()},
+        )
+        digests = {
+            name: samples.digest() if isinstance(samples, DigestedSource) else None
+            for name, samples in self.splits.items()
+        }
+        entries = {
+            name: self._private_key(stack)
+            if digest is None
+            else keys.key(cut.place, digest, leaf=cut.leaf, positions=cut.positions)
+            for name, digest in digests.items()
+        }
+        missing = self._missing(entries)
+        passes = visits / len(self.splits["train"])
+        if "train" in missing and not always and passes < LEAST_VISITS:
+            raise _DeclinedError("this training reads most samples only once")
+        self._make_room(cut, missing)
+        for name in missing:
+            digest = digests[name]
+            earlier = None if digest is None else self._earlier(keys, cut, digest)
+            self._compute(name, entries[name], cut, earlier)
+        stored = {name: self._open(name, key, stack) for name, key in entries.items()}
+        stack.enter_context(cut.installed())
+        self._prove(stored["train"], expected)
+        return stored, PrefixRecord(
+            place=str(cut.place),
+            seconds=time.perf_counter() - started,
+            size_bytes=sum(samples.rows.size_bytes for samples in stored.values()),
+            computed_splits=len(missing),
+            saved_seconds=passes * stored["train"].rows.seconds,
+        )
+
+    def _cut(self, place: Place) -> Cut:
+        """Where the prefix ends; declined where leaving it out would not save much."""
+        try:
+            cut = Cut(self.model, self.structure, place)
+            if place.backbone:
+                try:
+                    cut.find_leaf(self.probe, self._is_finite)
+                except CutError:  # behind the last block one tensor goes on in any case
+                    cut = Cut(self.model, self.structure, Place(place.blocks))
+            with FlopCounterMode(display=False) as of_prefix:
+                self.row = cut.output(self._batch(self.probed[:1]))[0]
+        except CutError as error:
+            raise _DeclinedError(str(error)) from error
+        with FlopCounterMode(display=False) as of_all:
+            self.model(**self._batch(self.probed[:1]))
+        share = of_prefix.get_total_flops() / of_all.get_total_flops()
+        if share < LEAST_SHARE:
+            raise _DeclinedError(f"it is {share:.0%} of the forward pass")
+        return cut
+
+    def _missing(self, entries: Mapping[str, str]) -> list[str]:
+        """The splits that are not stored yet, as the main process sees it."""
+        found = {name: store.find(key) for name, key in entries.items()}
+        missing = [[name for name, rows in found.items() if rows is None]]
+        for rows in filter(None, found.values()):
+            rows.close()
+        broadcast_object_list(missing)
+        return missing[0]
+
+    def _earlier(self, keys: PrefixKeys, cut: Cut, digest: str) -> tuple[Cut, str] | None:
+        """A shorter prefix of this model whose output is stored already: the longest one."""
+        longest = cut.place.blocks if cut.place.backbone else cut.place.blocks - 1
+        for blocks in range(longest, -1, -1):
+            shorter = Cut(self.model, self.structure, Place(blocks))
+            key = keys.key(shorter.place, digest, leaf=shorter.leaf, positions=shorter.positions)
+            if not self._missing({"earlier": key}):
+                return shorter, key
+        return None
+
+    def _compute(self, name: str, key: str, cut: Cut, earlier: tuple[Cut, str] | None) -> None:
+        samples = self.splits[name]
+        with ExitStack() as stack:
+            seconds_before = 0.0
+            if earlier is not None:
+                samples = opened = self._open(name, earlier[1], stack)
+                seconds_before = opened.rows.seconds
+                stack.enter_context(earlier[0].installed())
+            problem = write_entry(
+                key,
+                cut,
+                samples,
+                self.reading.collate,
+                batch_size=self.reading.batch_size,
+                lengths=self.lengths[name],
+                slack=SLACK if self._row_per_token(cut) else 0.0,
+                accelerator=self.accelerator,
+                title=name,
+                seconds_before=seconds_before,
+            )
+        if problem is not None:
+            raise _DeclinedError(f"it cannot be stored: {problem}")
+
+    def _row_per_token(self, cut: Cut) -> bool:
+        """Whether a sample's output is known to be as long as the sample."""
+        lengths = self.lengths["train"]
+        same = lengths is not None and len(self.row) == lengths[self.probed[0]]
+        return same and cut.rows_have_length
+
+    def _open(self, name: str, key: str, stack: ExitStack) -> StoredSamples:
+        """The split with what is stored, open for as long as ``stack``."""
+        rows = store.find(key)
+        if not all_agree(self.accelerator, rows is not None):
+            raise _DeclinedError(f"{key} was deleted meanwhile from {store.entries_folder()}")
+        assert rows is not None
+        stack.callback(rows.close)
+        return StoredSamples(self.splits[name], rows, self.reading.collate, ragged=self.ragged)
+
+    def _make_room(self, cut: Cut, missing: Sequence[str]) -> None:
+        """Decline where the missing splits would not fit beside what else is kept."""
+        of_train = self.lengths["train"]
+        needed = 0.0
+        for name in missing:
+            lengths, samples = self.lengths[name], float(len(self.splits[name]))
+            if cut.rows_have_length and lengths is not None and of_train is not None:
+                samples = sum(lengths) / of_train[self.probed[0]]  # as long as the measured one
+            needed += self.row.nbytes * samples
+        room = not self.accelerator.is_main_process or store.make_room(int(needed))
+        if not all_agree(self.accelerator, room):
+            raise _DeclinedError(
+                f"its output takes {needed / 2**30:.1f} GiB, which do not fit beside the rest in "
+                f"{store.entries_folder()}"
+            )
+
+    def _prove(self, stored: StoredSamples, expected: Tensor) -> None:
+        """Decline where the model's predictions are others with what is stored."""
+        batch = stored.read_batch(self.probed, self.accelerator.device)
+        try:
+            found = self._predictions(batch)
+        except _NOT_UNDERSTOOD as error:
+            raise _DeclinedError(f"without it the model fails: {error}") from error
+        tolerance = TOLERANCE[self.accelerator.mixed_precision] * float(expected.abs().max())
+        difference = float((found - expected).abs().max())
+        if not all_agree(self.accelerator, difference <= tolerance):
+            name = type(self.model).__name__
+            raise _DeclinedError(f"{name} gives other predictions without it ({difference:g} off)")
+
+    def _probe_indices(self) -> list[int]:
+        """Some training samples, the longest first and the shortest last."""
+        count, lengths = len(self.splits["train"]), self.lengths["train"]
+        if lengths is None:
+            return list(range(min(3, count)))
+        order = sorted(range(count), key=lambda index: -lengths[index])
+        return sorted({order[0], order[count // 2], order[-1]}, key=lambda i: -lengths[i])
+
+    def _batch(self, indices: Sequence[int]) -> Batch:
+        batch = self.reading.collate([self.splits["train"][index] for index in indices])
+        return {name: value.to(self.accelerator.device) for name, value in batch.items()}
+
+    def _predictions(self, batch: Batch) -> Tensor:
+        return self.reading.predictions(self.model(**batch), batch).float()
+
+    def _is_finite(self, outputs: Any) -> bool:
+        return bool(self.reading.predictions(outputs, self.probe).isfinite().all())
+
+    def _private_key(self, stack: ExitStack) -> str:
+        """For a split whose contents nobody knows before they are read: deleted at the end."""
+        keys = [uuid4().hex]
+        broadcast_object_list(keys)
+        if self.accelerator.is_main_process:
+            stack.callback(shutil.rmtree, store.entries_folder() / keys[0], ignore_errors=True)
+        return keys[0]
+
+
+def _describe(record: PrefixRecord, structure: Structure) -> str:
+    done = f"computed in {record.seconds:.1f} s" if record.computed_splits else "already stored"
+    place = {"backbone": "the whole backbone"}.get(
+        record.place, f"{record.place.removeprefix('blocks-')} of {structure.depth} blocks"
+    )
+    return (
+        f"frozen prefix: {place}, {done} ({record.size_bytes / 2**20:.1f} MiB); the training "
+        f"leaves it out, about {record.saved_seconds:.1f} s"
+    )

@@ -1,0 +1,375 @@
+"""Where a model's frozen prefix ends, and how the model runs without computing it.
+
+The prefix is everything that runs before the first parameter that trains: the embeddings and the
+leading blocks, or the whole backbone where only the head trains. A :class:`Cut` changes how some
+modules of the model answer, not the model's code, which still runs between them: what is stored
+enters where the prefix ends, blocks before that hand on what they got, and convolutions give zeros.
+Nobody can know for every architecture that nothing else flows past the cut, so
+:mod:`hfbench.training.prefix.cache` compares the two ways before it trusts one.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
+
+from hfbench.models.structure import Structure, canonical_name
+
+STORED = "frozen_prefix"  # the batch's entry with the stored output
+
+
+class CutError(Exception):
+    """The model cannot be cut: the message says why."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a prefix ends.
+
+    ``blocks`` counts the leading blocks inside it. ``backbone``: all of the backbone is inside.
+    """
+
+    blocks: int
+    backbone: bool = False
+
+    def __str__(self) -> str:
+        return "backbone" if self.backbone else f"blocks-{self.blocks}"
+
+
+def find_place(model: nn.Module, structure: Structure) -> Place | None:
+    """Where the frozen prefix of a model with its strategy ends; None where there is none."""
+    trained = set()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            trained.add(structure.adapted_part(name) or structure.part_of(name))
+    blocks = next((i for i in range(structure.depth) if f"block {i}" in trained), structure.depth)
+    if "embeddings" in trained or (blocks == 0 and not structure.embeddings):
+        return None
+    only_head = blocks == structure.depth and not trained & {"final", "pooler"}
+    return Place(blocks, backbone=only_head and bool(structure.backbone))
+
+
+def prefix_tensors(
+    model: nn.Module, structure: Structure, place: Place
+) -> Iterator[tuple[str, Tensor]]:
+    """(canonical name, value) of every parameter and buffer inside the prefix."""
+    parts = {"embeddings"} | {f"block {index}" for index in range(place.blocks)}
+    if place.backbone:
+        parts |= {"final", "pooler"}
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        own = canonical_name(name)
+        try:
+            part = structure.part_of(own)
+        except ValueError:  # a buffer of the model itself
+            part = "embeddings"
+        if part in parts:
+            yield own, tensor
+
+
+class _ReachedError(Exception):
+    """Ends a forward pass where the prefix ends."""
+
+
+@dataclass
+class Cut:
+    """A model's prefix: :meth:`output` computes it, and inside :meth:`installed` it is left out.
+
+    ``positions``: how many of the backbone's positions the head reads, 1 or None for all.
+    """
+
+    model: nn.Module
+    structure: Structure
+    place: Place
+    positions: int | None = None
+    leaf: int = 0  # which tensor of the backbone's output the head reads
+    _given: Tensor | None = field(default=None, repr=False)
+    _output: tuple[list[Any], TreeSpec] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.modules: dict[str, nn.Module] = {}
+        for name, module in self.model.named_modules():
+            self.modules.setdefault(canonical_name(name), module)
+
+    @property
+    def rows_have_length(self) -> bool:
+        """Whether a sample's output has as many positions as the sample has, not a fixed number."""
+        return self.positions is None and not self._is_vector
+
+    @property
+    def _is_vector(self) -> bool:
+        return self._output is not None and self._output[0][self.leaf].ndim == 2
+
+    # -- computing the prefix -------------------------------------------------------------------
+
+    def output(self, batch: dict[str, Tensor]) -> Tensor:
+        """(samples, positions, ...): what enters behind the prefix; (samples, 1, ...) for vectors.
+
+        Inside another cut's :meth:`installed` and with its ``STORED`` in the batch, only what
+        lies between the two places is computed.
+        """
+        found: list[Tensor] = []
+
+        def stop(value: Tensor) -> None:
+            found.append(value)
+            raise _ReachedError
+
+        with self._captured(stop):
+            try:
+                self.model(**batch)
+            except _ReachedError:
+                return found[0]
+        raise CutError("the forward pass never reaches the end of the prefix")
+
+    @contextmanager
+    def _captured(self, stop: Callable[[Tensor], None]) -> Iterator[None]:
+        if self.place.backbone:
+            handle = self.modules[self.structure.backbone].register_forward_hook(
+                lambda module, args, outputs: stop(self._of_backbone(outputs))
+            )
+        elif self.place.blocks:
+            handle = self._block(self.place.blocks - 1).register_forward_hook(
+                lambda module, args, outputs: stop(_hidden(outputs))
+            )
+        else:
+            handle = self._block(0).register_forward_pre_hook(
+                lambda module, args: stop(_hidden(args))
+            )
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _of_backbone(self, outputs: Any) -> Tensor:
+        leaves, spec = tree_flatten(outputs)
+        self._output = ([_kind(leaf) for leaf in leaves], spec)
+        chosen: Tensor = leaves[self.leaf]
+        if chosen.ndim == 2:  # one vector a sample
+            return chosen.unsqueeze(1)
+        return chosen if self.positions is None else chosen[:, : self.positions]
+
+    def find_leaf(self, batch: dict[str, Tensor], finite: Callable[[Any], bool]) -> None:
+        """Find out which tensor of the backbone's output the head reads, and if only its start.
+
+        ``finite`` says of the model's output whether its predictions are. A tensor is read if they
+        are not when it holds NaN.
+        """
+        backbone = self.modules[self.structure.backbone]
+        kept: list[Any] = []
+        handle = backbone.register_forward_hook(lambda m, a, outputs: kept.append(outputs))
+        self.model(**batch)
+        handle.remove()
+        leaves, spec = tree_flatten(kept[0])
+
+        def reads(index: int, start: int) -> bool:
+            changed = list(leaves)
+            changed[index] = leaves[index].clone()
+            changed[index][:, start:] = float("nan")
+            with _answering(backbone, lambda *args, **kwargs: tree_unflatten(changed, spec)):
+                return not finite(self.model(**batch))
+
+        read = [
+            index
+            for index, leaf in enumerate(leaves)
+            if isinstance(leaf, Tensor) and leaf.is_floating_point() and reads(index, 0)
+        ]
+        if len(read) != 1:
+            raise CutError(f"its head reads {len(read)} outputs of the backbone, not one")
+        self.leaf = read[0]
+        is_sequence = leaves[self.leaf].ndim == 3 and leaves[self.leaf].shape[1] > 1
+        self.positions = 1 if is_sequence and not reads(self.leaf, 1) else None
+
+    # -- leaving it out -------------------------------------------------------------------------
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Within, a batch with ``STORED`` leaves the prefix out; other batches run as always."""
+        root = self.model.register_forward_pre_hook(self._take_stored, with_kwargs=True)
+        try:
+            with self._answers():
+                yield
+        finally:
+            root.remove()
+            self._given = None
+
+    def _take_stored(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        # Kept until the next pass: gradient checkpointing runs the first block once more.
+        self._given = kwargs.pop(STORED, None)
+        return args, kwargs
+
+    @contextmanager
+    def _answers(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            if self.place.backbone:
+                backbone = self.modules[self.structure.backbone]
+                stack.enter_context(self._replaced(backbone, self._as_backbone))
+            else:
+                for name in self.structure.embeddings:
+                    if name in self.modules and _has_convolution(self.modules[name]):
+                        shapes = _Shapes(self.modules[name])
+                        stack.enter_context(self._replaced(shapes.module, shapes.zeros))
+                for index in range(self.place.blocks):
+                    last = index == self.place.blocks - 1
+                    answer = _BlockAnswer(self._block(index), self._stored_like if last else None)
+                    stack.enter_context(self._replaced(answer.module, answer))
+                if self.place.blocks == 0:
+                    first = self._block(0)
+                    handle = first.register_forward_pre_hook(self._enter, with_kwargs=True)
+                    stack.callback(handle.remove)
+            yield
+
+    def _replaced(
+        self, module: nn.Module, answer: Callable[..., Any]
+    ) -> AbstractContextManager[None]:
+        """Within, ``module`` gives ``answer(*args)`` while something stored is given."""
+        own = module.forward
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return own(*args, **kwargs) if self._given is None else answer(*args, **kwargs)
+
+        return _answering(module, forward)
+
+    def _as_backbone(self, *args: Any, **kwargs: Any) -> Any:
+        assert self._output is not None, "output() was never called"
+        assert self._given is not None
+        kinds, spec = self._output
+        device = self._given.device
+        leaves = [k if not isinstance(k, _Kind) else k.empty(device) for k in kinds]
+        leaves[self.leaf] = self._given.squeeze(1) if self._is_vector else self._given
+        return tree_unflatten(leaves, spec)
+
+    def _stored_like(self, like: Tensor) -> Tensor:
+        assert self._given is not None
+        return _lengthened(self._given, like.shape[1])
+
+    def _enter(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self._given is None:
+            return None
+        return (_lengthened(self._given, _hidden(args).shape[1]), *args[1:]), kwargs
+
+    def _block(self, index: int) -> nn.Module:
+        return self.modules[self.structure.blocks[index]]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What is remembered of a tensor that nobody reads."""
+
+    ndim: int
+    dtype: torch.dtype
+
+    def empty(self, device: torch.device) -> Tensor:
+        return torch.empty((0,) * self.ndim, dtype=self.dtype, device=device)
+
+
+class _BlockAnswer:
+    """Answers as a block would, with the hidden states that it got, or with ``stored`` ones.
+
+    In what they come (bare, in a tuple) is asked of the block's own code, once.
+    """
+
+    def __init__(self, module: nn.Module, stored: Callable[[Tensor], Tensor] | None) -> None:
+        self.module, self.stored = module, stored
+        self.own = module.forward
+        self.form: tuple[list[Any], TreeSpec] | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        hidden = _hidden(args)
+        if self.form is None:
+            self.form = tree_flatten(_on_meta(self.module, self.own, args, kwargs))
+            if any(isinstance(leaf, Tensor) for leaf in self.form[0][1:]):
+                raise CutError("its blocks give more than their hidden states")
+        leaves, spec = self.form
+        answer = hidden if self.stored is None else self.stored(hidden)
+        return tree_unflatten([answer, *leaves[1:]], spec)
+
+
+class _Shapes:
+    """Answers as a module would, with zeros.
+
+    The shapes come from the module's own code on the meta device, once for each shape of input.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.own = module, module.forward
+        self.known: dict[Any, tuple[list[Any], TreeSpec]] = {}
+
+    def zeros(self, *args: Any, **kwargs: Any) -> Any:
+        inputs, _ = tree_flatten((args, kwargs))
+        tensors = [x for x in inputs if isinstance(x, Tensor)]
+        key = tuple((tuple(x.shape), x.dtype) for x in tensors)
+        if key not in self.known:
+            self.known[key] = tree_flatten(_on_meta(self.module, self.own, args, kwargs))
+        leaves, spec = self.known[key]
+        answers = [
+            torch.zeros(leaf.shape, dtype=leaf.dtype, device=tensors[0].device)
+            if isinstance(leaf, Tensor)
+            else leaf
+            for leaf in leaves
+        ]
+        return tree_unflatten(answers, spec)
+
+
+def _on_meta(
+    module: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """What ``module`` gives by its own ``forward``, without its numbers."""
+
+    def like(tensor: Tensor) -> Tensor:
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+
+    # Whoever counts the operations of a step must not see these.
+    with _disable_current_modes(), torch.no_grad(), _answering(module, forward):
+        named = (*module.named_parameters(), *module.named_buffers())
+        weights = {name: like(tensor) for name, tensor in named}
+        moved = tree_map_only(Tensor, like, (args, kwargs))
+        return torch.func.functional_call(module, weights, *moved)
+
+
+def _has_convolution(module: nn.Module) -> bool:
+    """Whether computing it costs more than to look up a table, as embeddings of texts do."""
+    return any(parameter.ndim > 2 for parameter in module.parameters())
+
+
+@contextmanager
+def _answering(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Within, ``module`` answers by ``forward``."""
+    before = module.__dict__.get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before
+
+
+def _hidden(values: Any) -> Tensor:
+    """The hidden states among a block's inputs or outputs: (samples, positions, ...)."""
+    first = values if isinstance(values, Tensor) else next(iter(values), None)
+    if not isinstance(first, Tensor) or not first.is_floating_point() or first.ndim < 3:
+        raise CutError("its blocks do not take and give hidden states as their first value")
+    return first
+
+
+def _kind(leaf: Any) -> Any:
+    return _Kind(leaf.ndim, leaf.dtype) if isinstance(leaf, Tensor) else leaf
+
+
+def _lengthened(stored: Tensor, positions: int) -> Tensor:
+    """With zeros behind it, which the masks of the blocks hide."""
+    missing = positions - stored.shape[1]
+    if missing < 0:
+        raise CutError(f"{stored.shape[1]} positions are stored where {positions} are expected")
+    if not missing:
+        return stored
+    return torch.cat([stored, stored.new_zeros(len(stored), missing, *stored.shape[2:])], dim=1)

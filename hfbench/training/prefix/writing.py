@@ -1,0 +1,107 @@
+"""Compute a prefix for every sample of a split and store it, shared out among the processes."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from tqdm.auto import tqdm
+
+from hfbench.training.batching import Collate, SampleSource, Share, load_batches
+from hfbench.training.prefix import store
+from hfbench.training.prefix.cut import Cut
+from hfbench.training.progress import progress_options
+
+
+def write_entry(
+    key: str,
+    cut: Cut,
+    samples: SampleSource,
+    collate: Collate,
+    *,
+    batch_size: int,
+    lengths: Sequence[int] | None,
+    slack: float,
+    accelerator: Accelerator,
+    title: str,
+    seconds_before: float = 0.0,
+) -> str | None:
+    """Store the prefix's output for every sample; why it could not be stored, or None.
+
+    ``lengths`` are those of the samples; they may differ in a batch by the share ``slack``, above 0
+    only where the output has as many positions. No padding is stored. ``seconds_before`` is what
+    the stored beginning of the prefix had taken. All processes must call this together, in eval
+    mode and without gradients.
+    """
+    main = accelerator.is_main_process
+    names = [str(store.start(key)) if main else ""]
+    broadcast_object_list(names)
+    folder = Path(names[0])
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    batches = alike_batches(len(samples), batch_size, lengths, slack=slack)
+    mine = [Share(indices) for indices in batches[rank::processes]]
+    problem: str | None = None
+    writer = store.RowWriter(folder, rank)
+    started = time.perf_counter()
+    bar = tqdm(total=len(mine), desc=f"frozen prefix {title}", **progress_options(main))
+    with bar:
+        loaded = load_batches(samples, mine, collate, device=accelerator.device)
+        for share, batch in zip(mine, loaded, strict=True):
+            on_device = {name: value.to(accelerator.device) for name, value in batch.items()}
+            rows = cut.output(on_device)
+            try:
+                writer.add(
+                    share.indices,
+                    rows,
+                    [lengths[i] for i in share.indices] if slack and lengths else None,
+                )
+            except OSError as error:
+                problem = f"{folder.parent}: {error.strerror or error}"
+                break
+            bar.update()
+    try:
+        writer.close()
+    except OSError as error:
+        problem = problem or f"{folder.parent}: {error.strerror or error}"
+    if not all_agree(accelerator, problem is None):
+        accelerator.wait_for_everyone()
+        if main:
+            shutil.rmtree(folder)
+        return problem or "another process could not write"
+    if main:
+        seconds = seconds_before + time.perf_counter() - started
+        store.finish(folder, key, writer, parts=processes, seconds=seconds)
+    accelerator.wait_for_everyone()
+    return None
+
+
+def alike_batches(
+    count: int, batch_size: int, lengths: Sequence[int] | None, *, slack: float
+) -> list[tuple[int, ...]]:
+    """Every one of ``range(count)`` once, the longest first.
+
+    None of a batch is shorter than its longest by more than the share ``slack``.
+    """
+    if lengths is None:
+        lengths = [1] * count
+    batches: list[list[int]] = []
+    for index in sorted(range(count), key=lambda index: -lengths[index]):
+        if (
+            not batches
+            or len(batches[-1]) == batch_size
+            or lengths[index] < (1 - slack) * lengths[batches[-1][0]]
+        ):
+            batches.append([])
+        batches[-1].append(index)
+    return [tuple(batch) for batch in batches]
+
+
+def all_agree(accelerator: Accelerator, yes: bool) -> bool:
+    """Whether every process says yes."""
+    if accelerator.num_processes == 1:
+        return yes
+    votes = torch.tensor(int(yes), device=accelerator.device)
+    return bool(accelerator.reduce(votes, "sum") == accelerator.num_processes)

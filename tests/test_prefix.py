@@ -1,0 +1,419 @@
+"""Training behind a stored frozen prefix: the same numbers, trusted only when whole and proven."""
+
+import errno
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from accelerate import Accelerator
+from live_step import make_batch, make_model
+from tiny_runs import overrides
+from torch import Tensor, nn
+
+from hfbench.config import NetworkConfig, load_config, parse_strategy
+from hfbench.models.network import ScratchNetwork
+from hfbench.models.structure import find_structure
+from hfbench.results import RunResult
+from hfbench.run import run
+from hfbench.strategies import apply_strategy
+from hfbench.training.prefix import cache, store
+from hfbench.training.prefix.cache import Reading, stored_prefix
+from hfbench.training.prefix.cut import STORED, Place, find_place
+from hfbench.training.prefix.writing import alike_batches
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+CHECKPOINTS = {"text": "tiny_bert", "image": "tiny_vit", "audio": "tiny_wav2vec2"}
+SPLITS = {"text": "texts", "image": "images", "audio": "sounds"}
+
+
+@pytest.fixture
+def trained(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """Trains one of the tiny checkpoints: ``trained("text", "head", "cache=off")``."""
+
+    def train(kind: str, strategy: str, *more: str) -> RunResult:
+        arguments = overrides(
+            request.getfixturevalue(CHECKPOINTS[kind]),
+            request.getfixturevalue(SPLITS[kind]),
+            tmp_path / f"{kind}-{strategy}-{'-'.join(more)}",
+            f"strategy={strategy}",
+            *more,
+        )
+        return run(load_config(None, arguments, task=f"{kind}_classification"))
+
+    return train
+
+
+@pytest.mark.parametrize("strategy", ["head", "last_2", "lora:last_n=2"])
+@pytest.mark.parametrize("kind", ["text", "image", "audio"])
+def test_losses_are_equal_with_and_without_the_stored_prefix(
+    kind: str, strategy: str, trained: Any
+) -> None:
+    stored, computed = trained(kind, strategy), trained(kind, strategy, "cache=off")
+    assert computed.prefix is None
+    assert stored.prefix is not None
+    assert stored.prefix.computed_splits == 3
+    losses = [[record.train_loss for record in r.history] for r in (stored, computed)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    losses = [[r.validation["loss"] for r in result.history] for result in (stored, computed)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert stored.test_metrics["loss"] == pytest.approx(computed.test_metrics["loss"], rel=1e-5)
+    assert stored.test_metrics["accuracy"] == computed.test_metrics["accuracy"]
+    # What was predicted is the step behind the prefix.
+    assert stored.predicted is not None
+    assert computed.predicted is not None
+    assert stored.predicted.step_flops < computed.predicted.step_flops
+
+
+def test_checkpointed_training_from_the_first_block_on_is_equal_too(trained: Any) -> None:
+    """Wav2Vec2's convolutions are stored; the first block runs again in the backward pass."""
+    more = ["training.gradient_checkpointing=true"]
+    stored = trained("audio", "lora", *more)
+    computed = trained("audio", "lora", *more, "cache=off")
+    assert stored.prefix is not None
+    assert stored.prefix.place == "blocks-0"
+    losses = [[record.train_loss for record in r.history] for r in (stored, computed)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_later_runs_read_what_earlier_ones_stored(
+    trained: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = trained("text", "last_2", "seed=1")
+    other_seed = trained("text", "last_2", "seed=2")
+    assert other_seed.prefix.computed_splits == 0
+    same_place = trained("text", "lora:last_n=2")
+    assert same_place.prefix.computed_splits == 0
+
+    continued = []
+    earlier = cache._Prefix._earlier
+
+    def spy(self: Any, *arguments: Any) -> Any:
+        found = earlier(self, *arguments)
+        continued.append(found and found[0].place)
+        return found
+
+    monkeypatch.setattr(cache._Prefix, "_earlier", spy)
+    deeper = trained("text", "last_1")
+    assert continued == [Place(1)] * 3  # of three blocks, last_2 left the first one frozen
+    uncached = trained("text", "last_1", "cache=off")
+    assert [r.train_loss for r in deeper.history] == pytest.approx(
+        [r.train_loss for r in uncached.history], rel=1e-6
+    )
+    assert first.prefix.size_bytes == deeper.prefix.size_bytes
+
+
+def test_nothing_is_stored_where_it_would_not_help(
+    trained: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trained("text", "full").prefix is None
+    assert trained("text", "last_1", "training.epochs=1").prefix is None
+    assert "this training reads most samples only once" in capsys.readouterr().out
+    assert trained("text", "lora").prefix is None
+    assert "it is 0% of the forward pass" in capsys.readouterr().out
+    assert not store.entries_folder().exists()
+    always = trained("text", "last_1", "training.epochs=1", "cache=always")
+    assert always.prefix is not None
+
+
+def test_a_full_disk_turns_it_off_and_the_run_goes_on(
+    trained: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(self: Any, indices: Any, rows: Any, lengths: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(store.RowWriter, "add", full)
+    result = trained("text", "last_1")
+    assert result.status == "succeeded"
+    assert result.prefix is None
+    assert "cannot be stored: " in (said := capsys.readouterr().out)
+    assert "No space left on device" in said
+    assert list(store.entries_folder().iterdir()) == []
+
+
+def test_a_limit_that_is_too_small_turns_it_off(
+    trained: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(store, "LIMIT_BYTES", 1000)
+    assert trained("text", "last_1").prefix is None
+    assert "which do not fit" in capsys.readouterr().out
+
+
+# -- other models ------------------------------------------------------------------------------
+
+
+class Samples:
+    """A batch's rows as samples, each of its own length."""
+
+    def __init__(self, batch: dict[str, Tensor]) -> None:
+        self.batch = batch
+        mask = batch.get("attention_mask")
+        self.lengths = None if mask is None else mask.sum(1).tolist()
+
+    def __len__(self) -> int:
+        return len(self.batch["labels"])
+
+    def digest(self) -> str:
+        return str(sum(value.double().sum() for value in self.batch.values()))
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = {key: value[index] for key, value in self.batch.items()}
+        if self.lengths is not None:
+            length = self.lengths[index]
+            sample |= {k: v[:length] for k, v in sample.items() if v.ndim}
+        return sample
+
+
+def collate(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
+    return {
+        key: nn.utils.rnn.pad_sequence([sample[key] for sample in samples], batch_first=True)
+        if samples[0][key].ndim == 1
+        else torch.stack([sample[key] for sample in samples])
+        for key in samples[0]
+    }
+
+
+def opened(model: nn.Module, batch: dict[str, Tensor], strategy: str) -> Any:
+    structure = find_structure(model)
+    model = apply_strategy(model, structure, parse_strategy(strategy))
+    samples = Samples(batch)
+    reading = Reading(
+        collate,
+        lambda split: split.lengths,
+        lambda outputs, batch: outputs.logits,
+        batch_size=2,
+    )
+    return model, stored_prefix(
+        model, structure, {"train": samples}, reading, visits=100, accelerator=Accelerator()
+    )
+
+
+def other_model(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    small = {"vocab_size": 200, "num_labels": 3, "max_position_embeddings": 128}
+    if name == "distilbert":
+        config = transformers.DistilBertConfig(
+            dim=64, hidden_dim=128, n_layers=4, n_heads=4, **small
+        )
+        return transformers.DistilBertForSequenceClassification(config)
+    common = {
+        "hidden_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+    }
+    if name == "deberta":
+        config = transformers.DebertaV2Config(
+            relative_attention=True, pos_att_type=["p2c", "c2p"], **common, **small
+        )
+        return transformers.DebertaV2ForSequenceClassification(config)
+    if name == "albert":
+        config = transformers.AlbertConfig(embedding_size=32, **common, **small)
+        return transformers.AlbertForSequenceClassification(config)
+    if name == "timm":
+        config = transformers.TimmWrapperConfig(
+            architecture="vit_tiny_patch16_224", num_labels=3, model_args={"depth": 4}
+        )
+        config.model_args |= {"img_size": 32, "patch_size": 8}
+        return transformers.TimmWrapperForImageClassification(config)
+    return make_model(name)
+
+
+NETWORKS = ["distilbert", "gpt2", "deberta", "timm", "wav2vec2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [*itertools.product(NETWORKS, ["head", "last_2"]), ("albert", "head")],  # has only one block
+)
+def test_other_architectures_give_their_own_predictions_or_none(
+    name: str, strategy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = make_batch({"timm": "vit"}.get(name, name if name == "wav2vec2" else "bert"))
+    model, prefix = opened(other_model(name), batch, strategy)
+    model.eval()
+    samples = Samples(batch)
+    with torch.no_grad():
+        expected = model(**collate([samples[i] for i in range(len(samples))])).logits
+    with prefix as (splits, record), torch.no_grad():
+        if record is None:  # said why
+            assert name == "deberta", capsys.readouterr().out
+            return
+        stored = splits["train"].read_batch(range(len(samples)), torch.device("cpu"))
+        assert STORED in stored
+        torch.testing.assert_close(model(**stored).logits, expected, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():  # afterwards the model is as it was
+        again = model(**collate([samples[i] for i in range(len(samples))])).logits
+    assert torch.equal(again, expected)
+
+
+def test_gradients_behind_the_prefix_are_those_of_the_whole_model() -> None:
+    batch = make_batch("bert")
+    model, prefix = opened(make_model("bert"), batch, "last_2")
+    samples = Samples(batch)
+
+    def gradients(given: dict[str, Tensor]) -> list[Tensor]:
+        model.eval()
+        model.zero_grad()
+        model(**given).loss.backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    expected = gradients(collate([samples[i] for i in range(len(samples))]))
+    with prefix as (splits, record):
+        assert record is not None
+        found = gradients(splits["train"].read_batch(range(4), torch.device("cpu")))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_that_passes_more_than_its_hidden_states_is_computed_in_every_step(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Here the head also reads what the first block gives, past the others."""
+
+    class Bypass(transformers.BertForSequenceClassification):
+        def forward(self, **batch: Any) -> Any:  # type: ignore[override]
+            first: list[Tensor] = []
+            block = self.bert.encoder.layer[0]
+            handle = block.register_forward_hook(lambda m, a, output: first.append(output))
+            outputs = super().forward(**batch)
+            handle.remove()
+            outputs.logits = outputs.logits + first[-1].abs().mean()
+            return outputs
+
+    model = Bypass(make_model("bert").config)
+    _, prefix = opened(model, make_batch("bert"), "last_2")
+    with prefix as (_, record):
+        assert record is None
+    assert "Bypass gives other predictions without it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("strategy", "expected"),
+    [
+        ("full", None),
+        ("bitfit", None),
+        ("first_2", Place(0)),
+        ("last_1", Place(3)),
+        ("blocks:1+3", Place(1)),
+        ("lora", Place(0)),
+        ("lora:last_n=1", Place(3)),
+        ("head", Place(4, backbone=True)),
+    ],
+)
+def test_where_the_prefix_ends(strategy: str, expected: Place | None) -> None:
+    model = make_model("bert")
+    structure = find_structure(model)
+    model = apply_strategy(model, structure, parse_strategy(strategy))
+    assert find_place(model, structure) == expected
+
+
+def test_nothing_comes_before_the_first_layer_of_a_perceptron() -> None:
+    model = ScratchNetwork(NetworkConfig(), height=8, width=8, label_names=("a", "b"))
+    assert find_place(model, find_structure(model)) is None
+
+
+def test_samples_of_like_length_share_a_batch() -> None:
+    lengths = [3, 5, 3, 3, 5, 4]
+    assert alike_batches(6, 2, lengths, slack=0.0) == [(1, 4), (5,), (0, 2), (3,)]
+    assert alike_batches(6, 3, lengths, slack=0.2) == [(1, 4, 5), (0, 2, 3)]
+    assert alike_batches(3, 2, None, slack=0.0) == [(0, 1), (2,)]
+
+
+# -- the files ---------------------------------------------------------------------------------
+
+
+def write(key: str, values: Tensor, *, close: bool = True) -> Path:
+    folder = store.start(key)
+    writer = store.RowWriter(folder, 0)
+    writer.add(range(len(values)), values)
+    writer.close()
+    return store.finish(folder, key, writer, parts=1, seconds=1.0) if close else folder
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_of_different_length_come_back_in_any_order(dtype: torch.dtype) -> None:
+    folder = store.start("a")
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randn(length, 3, generator=generator).to(dtype) for length in (4, 2, 4, 1)]
+    writers = [store.RowWriter(folder, part) for part in (0, 1)]
+    writers[0].add([0, 2], torch.stack([rows[0], rows[2]]))
+    padded = nn.utils.rnn.pad_sequence([rows[3], rows[1]], batch_first=True, padding_value=9.0)
+    writers[1].add([3, 1], padded, [1, 2])
+    for writer in writers:
+        writer.close()
+    store.finish(folder, "a", writers[0], parts=2, seconds=1.0)
+    found = store.find("a")
+    assert found is not None
+    assert found.lengths.tolist() == [4, 2, 4, 1]
+    expected = nn.utils.rnn.pad_sequence([rows[i] for i in (3, 0, 1)], batch_first=True)
+    assert torch.equal(found.read([3, 0, 1]), expected)
+    assert torch.equal(found.read([1]), rows[1][None])
+    assert found.size_bytes == 11 * 3 * dtype.itemsize
+    found.close()
+
+
+def test_a_damaged_entry_is_deleted() -> None:
+    path = write("a", torch.ones(2, 3, 4)) / "0.bin"
+    os.truncate(path, path.stat().st_size - 1)
+    assert store.find("a") is None
+    assert not path.parent.exists()
+
+
+def test_an_entry_that_another_program_finished_first_is_kept() -> None:
+    slow = store.start("a")
+    writer = store.RowWriter(slow, 0)
+    writer.add([0], torch.ones(1, 1, 1))
+    writer.close()
+    write("a", torch.zeros(1, 1, 1))
+    store.finish(slow, "a", writer, parts=1, seconds=1.0)
+    found = store.find("a")
+    assert found is not None
+    assert found.read([0]).item() == 0.0
+    assert [path.name for path in store.entries_folder().iterdir()] == ["a"]
+
+
+def test_a_process_killed_while_writing_leaves_nothing_that_is_trusted() -> None:
+    script = (
+        "import sys, time, torch; from hfbench.training.prefix import store\n"
+        "writer = store.RowWriter(store.start('a'), 0)\n"
+        "while True:\n"
+        "    writer.add([0], torch.ones(1, 1000, 10)); print('written', flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert store.find("a") is None
+    left = list(store.entries_folder().iterdir())
+    assert len(left) == 1
+    old = time.time() - 2 * store.ABANDONED_SECONDS
+    for path in (*left[0].iterdir(), left[0]):
+        os.utime(path, (old, old))
+    assert store.make_room(0)
+    assert list(store.entries_folder().iterdir()) == []
+
+
+def test_the_entries_used_longest_ago_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    for age, key in enumerate(["new", "old", "older"]):
+        folder = write(key, torch.ones(1, 250, 1))  # 1,000 bytes and an index
+        for path in (*folder.iterdir(), folder):
+            os.utime(path, (10_000 - age, 10_000 - age))
+    found = store.find("older")  # reading it makes it the newest
+    assert found is not None
+    monkeypatch.setattr(store, "LIMIT_BYTES", 4000)
+    assert store.make_room(1000)
+    assert {path.name for path in store.entries_folder().iterdir()} == {"older", "new"}
+    assert found.read([0]).sum() == 250
+    assert not store.make_room(5000)
+    assert len(list(store.entries_folder().iterdir())) == 2
