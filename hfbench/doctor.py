@@ -11,8 +11,8 @@ import torch
 from huggingface_hub import constants, get_token
 
 from hfbench import provenance
-from hfbench.answers import answers_folder
 from hfbench.calibration import calibrate
+from hfbench.disk import cache_folder
 from hfbench.hub_access import CONNECT_SECONDS, HubAnswer, try_hub
 from hfbench.training.precision import Block, PrecisionChoice, choose_for_block, process_state
 from hfbench.training.threads import OMP_THREADS, ThreadChoice, choose_threads
@@ -63,7 +63,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Storage:
-    """Room for runs, which go below the working directory, and what answers take."""
+    """Room for runs, which go below the working directory, and what is kept for later ones."""
 
     folder: str
     free_bytes: int
@@ -148,7 +148,7 @@ def _speed(device: torch.device) -> Speed:
 
 
 def _storage() -> Storage:
-    folder, cache = Path.cwd(), answers_folder().parent
+    folder, cache = Path.cwd(), cache_folder("").absolute()
     files = (path for path in cache.rglob("*") if path.is_file())
     return Storage(
         folder=str(folder),

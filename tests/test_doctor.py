@@ -67,7 +67,7 @@ mixed_precision=auto, width 256  bf16, 1.6 times as fast as float32 here (12.1 a
 Storage
 =======
 free disk  100 GiB for runs in /data
-cache      3.00 MiB of answers in /home/a/.cache/hfbench, which may be removed
+cache      3.00 MiB in /home/a/.cache/hfbench, which may be removed
 
 Hugging Face Hub
 ================

@@ -96,7 +96,7 @@ def _storage(storage: "Storage") -> list[tuple[str, str]]:
     kept = three_digits(storage.cache_bytes / 2**20)
     return [
         ("free disk", f"{_gib(storage.free_bytes)} for runs in {storage.folder}"),
-        ("cache", f"{kept} MiB of answers in {storage.cache_folder}, which may be removed"),
+        ("cache", f"{kept} MiB in {storage.cache_folder}, which may be removed"),
     ]
 
 
