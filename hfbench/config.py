@@ -15,7 +15,19 @@ from typing import Any, Literal
 from hfbench.conversion import build, check, parse_value, read_yaml
 from hfbench.errors import UserError
 
-StrategyName = Literal["full", "head", "last_n", "first_n", "blocks", "lora", "bitfit", "scratch"]
+StrategyName = Literal[
+    "full",
+    "head",
+    "last_n",
+    "first_n",
+    "blocks",
+    "lora",
+    "dora",
+    "bitfit",
+    "norm",
+    "attention",
+    "scratch",
+]
 TargetKind = Literal["attention_qv", "attention", "all_linear"]
 OptimizerName = Literal["adamw", "adam", "sgd"]
 
@@ -36,6 +48,7 @@ NEUTRAL_KEYS = (
     "training.save_steps",
 )
 
+ADAPTERS = ("lora", "dora")  # strategies that add parameters
 LORA_OPTIONS = ("r", "lora_alpha", "lora_dropout", "targets", "last_n")
 
 NETWORK_TASKS = ("mnist_mlp",)  # they build a network of their own instead of loading a checkpoint
@@ -140,7 +153,7 @@ class StrategyConfig:
     lora_alpha: int = 16
     lora_dropout: float = 0.0
     targets: TargetKind = "attention_qv"
-    last_n: int | None = None  # LoRA in the last n blocks only
+    last_n: int | None = None  # LoRA or DoRA in the last n blocks only
     freeze: tuple[str, ...] = ()  # glob patterns over parameter names, frozen afterwards
     learning_rate_factor: float | None = None  # None: the strategy's own
 
@@ -158,9 +171,9 @@ class StrategyConfig:
         check("strategy.lora_alpha", self.lora_alpha, self.lora_alpha >= 1, "a number >= 1")
         check("strategy.lora_dropout", self.lora_dropout, 0 <= self.lora_dropout < 1, "in [0, 1)")
         check("strategy.last_n", self.last_n, self.last_n is None or self.last_n >= 1, ">= 1")
-        if self.name != "lora" and (foreign := self._changed(*LORA_OPTIONS)):
+        if self.name not in ADAPTERS and (foreign := self._changed(*LORA_OPTIONS)):
             raise UserError(
-                f"strategy.{foreign[0]} belongs to lora, not to {self.name}"
+                f"strategy.{foreign[0]} belongs to {' and '.join(ADAPTERS)}, not to {self.name}"
                 + (f"; for the last blocks write last_{self.last_n}" if self.last_n else "")
             )
 
@@ -175,7 +188,7 @@ class StrategyConfig:
     @property
     def full_label(self) -> str:
         """As ``label``, with LoRA's rank and targets also where they are the defaults."""
-        return self._spelling(always=("r", "targets") if self.name == "lora" else ())
+        return self._spelling(always=("r", "targets") if self.name in ADAPTERS else ())
 
     def _spelling(self, always: tuple[str, ...]) -> str:
         if self.name in ("last_n", "first_n"):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from hfbench.answers import cached
-from hfbench.config import StrategyConfig, TargetKind
+from hfbench.config import ADAPTERS, StrategyConfig, TargetKind
 from hfbench.errors import UserError
 from hfbench.models.configuration import Configuration, find_configuration
 from hfbench.results import ParameterReport
@@ -144,8 +144,9 @@ def _count(
         found = {}
         with torch.device("meta"):  # where adapters are made
             for strategy in chosen:
-                # LoRA changes the network, the others only which of its parameters train.
-                own = build_network(configuration, head) if strategy.name == "lora" else network
+                # Adapters change the network, the others only which of its parameters train.
+                changes = strategy.name in ADAPTERS
+                own = build_network(configuration, head) if changes else network
                 found[strategy.full_label] = _count_strategy(own, structure, strategy, new)
         return ParameterCounts(
             checkpoint=configuration.checkpoint,

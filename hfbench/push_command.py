@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hfbench.config import RunConfig, hub_config
+from hfbench.config import ADAPTERS, RunConfig, hub_config
 from hfbench.errors import NotPublishedError, UserError
 
 
@@ -48,7 +48,7 @@ def check_before_training(config: RunConfig) -> None:
 
     if config.network is not None:
         raise UserError(f"hub.push: a network of {config.task} is no model that others can load")
-    if config.strategy.name == "lora" and config.hub.adapter_only:
+    if config.strategy.name in ADAPTERS and config.hub.adapter_only:
         check_base(config.model.checkpoint)
     try:
         check_push(config.hub)

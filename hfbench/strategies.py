@@ -5,24 +5,26 @@ A strategy is one small rule over the parts that ``find_structure`` found. No la
 
 import fnmatch
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from torch import nn
 
-from hfbench.config import StrategyConfig
+from hfbench.config import ADAPTERS, StrategyConfig
 from hfbench.errors import UserError
 from hfbench.models.loading import quiet
 from hfbench.models.structure import (
     Structure,
     canonical_name,
     has_parameters,
+    is_attention,
     is_duplicate,
+    is_norm,
     linear_layers,
 )
 
 # Multiples of the learning rate of full fine-tuning. LoRA wants about ten times as much (Schulman
 # et al. 2025, "LoRA Without Regret"); a head alone or biases alone want more.
-_LEARNING_RATE_FACTORS = {"lora": 10.0, "head": 20.0, "bitfit": 20.0}
+_LEARNING_RATE_FACTORS = {"lora": 10.0, "dora": 10.0, "head": 20.0, "bitfit": 20.0, "norm": 20.0}
 
 
 def apply_strategy(
@@ -46,14 +48,13 @@ def apply_strategy(
         raise ValueError(f"new_parameters that the model does not have: {', '.join(unknown)}")
     new = {id(by_name[name]) for name in new_parameters}
     parts = _trained_parts(model, structure, strategy)
+    scattered = set(map(id, _scattered_parameters(model, structure, strategy)))
     trained = {
         id(parameter)
         for name, parameter in model.named_parameters()
-        if id(parameter) in new
-        or structure.part_of(name) in parts
-        or (strategy.name == "bitfit" and _is_bias(name, parameter))
+        if id(parameter) in new or structure.part_of(name) in parts or id(parameter) in scattered
     }
-    if strategy.name == "lora":
+    if strategy.name in ADAPTERS:
         model = _add_lora(model, structure, strategy, trained)
     else:
         for parameter in model.parameters():
@@ -71,7 +72,7 @@ def apply_strategy(
             why = f"strategy.freeze={list(strategy.freeze)} freezes the rest"
         raise UserError(
             f"strategy {strategy.label!r} trains nothing in this {type(model).__name__}: {why}. "
-            "Choose full, last_n, lora or bitfit, or fewer freeze patterns."
+            "Choose full, last_n, lora, bitfit or norm, or fewer freeze patterns."
         )
     _stop_gradients_at_frozen_input(model)
     return model
@@ -118,16 +119,33 @@ def learning_rate_factor(strategy: StrategyConfig) -> float:
 
 
 def _trained_parts(model: nn.Module, structure: Structure, strategy: StrategyConfig) -> set[str]:
-    """The parts whose parameters all train (LoRA's adapters and BitFit's biases come apart)."""
+    """The parts whose parameters all train; LoRA's adapters and scattered ones come apart."""
     match strategy.name:
         case "full" | "scratch":
             every_block = {f"block {index}" for index in range(structure.depth)}
             return {"embeddings", "final", "pooler", "head"} | every_block
-        case "head" | "lora" | "bitfit":
+        case "head" | "lora" | "dora" | "bitfit" | "norm" | "attention":
             return {"head"}
         case "last_n" | "first_n" | "blocks":
             chosen = _chosen_blocks(model, structure, strategy)
             return {"head"} | {f"block {index}" for index in chosen}
+
+
+def _scattered_parameters(
+    model: nn.Module, structure: Structure, strategy: StrategyConfig
+) -> Iterator[nn.Parameter]:
+    """Those that a strategy trains beside the head, here and there in the backbone."""
+    norms = {id(p) for module in model.modules() if is_norm(module) for p in module.parameters()}
+    match strategy.name:
+        case "bitfit":
+            yield from (p for name, p in model.named_parameters() if _is_bias(name, p))
+        case "norm":
+            yield from (p for p in model.parameters() if id(p) in norms)
+        case "attention":  # BERT's attention layer has a norm of its own, ViT's has not
+            for block in structure.blocks:
+                for name, module in model.get_submodule(block).named_modules():
+                    if name and is_attention(name, module):
+                        yield from (p for p in module.parameters() if id(p) not in norms)
 
 
 def _is_bias(name: str, parameter: nn.Parameter) -> bool:
@@ -140,7 +158,7 @@ def _chosen_blocks(
 ) -> Collection[int]:
     """Indices of the blocks that a strategy trains or, for LoRA, puts adapters in."""
     depth = structure.depth
-    count = strategy.last_n if strategy.name == "lora" else strategy.n
+    count = strategy.last_n if strategy.name in ADAPTERS else strategy.n
     wrong = [index for index in strategy.blocks if not 0 <= index < depth]
     if wrong or (count or 0) > depth:
         layers = getattr(getattr(model, "config", None), "num_hidden_layers", depth)
@@ -161,6 +179,7 @@ def _add_lora(
 ) -> nn.Module:
     """Wrap the model with LoRA (Hu et al. 2021); modules holding ``trained`` ids train whole.
 
+    DoRA (Liu et al. 2024) beside that trains the length of every column of an adapted weight.
     The names of all targets are given in full and no task type is set: PEFT's own defaults would
     freeze a new head or adapt layers outside the blocks.
     """
@@ -186,6 +205,7 @@ def _add_lora(
         lora_dropout=strategy.lora_dropout,
         target_modules=targets,
         modules_to_save=whole or None,
+        use_dora=strategy.name == "dora",
         # GPT-2's Conv1D stores its weight as (inputs, outputs)
         fan_in_fan_out=not any(isinstance(model.get_submodule(n), nn.Linear) for n in targets),
     )

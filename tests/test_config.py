@@ -21,6 +21,9 @@ from hfbench.errors import UserError
         ),
         ("full:freeze=*.bias+bert.*", StrategyConfig(name="full", freeze=("*.bias", "bert.*"))),
         ("bitfit", StrategyConfig(name="bitfit")),
+        ("norm", StrategyConfig(name="norm")),
+        ("dora:r=4,last_n=1", StrategyConfig(name="dora", r=4, last_n=1)),
+        ("attention", StrategyConfig(name="attention")),
         ("lora:learning_rate_factor=2.5", StrategyConfig(name="lora", learning_rate_factor=2.5)),
     ],
 )
@@ -75,7 +78,10 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
         ("training.mixed_precision=fp8", "'fp8' is not one of no, bf16, fp16"),
         ("data.validation_fraction=1.5", "must be in .0, 1."),
         ("strategy.freeze=[*.bias]", "the value is not valid YAML"),
-        ("strategy=head:last_n=2", "strategy.last_n belongs to lora, not to head.*write last_2"),
+        (
+            "strategy=head:last_n=2",
+            "strategy.last_n belongs to lora and dora, not to head.*write last_2",
+        ),
         ("seed=-1", "seed=-1 must be from 0"),
         ("seed", "override 'seed' is not written key=value"),
         ("tracker=excel", "'excel' is not one of none, tensorboard"),

@@ -40,7 +40,7 @@ with torch.inference_mode():
 """
 
 
-@pytest.mark.parametrize("strategy", ["full", "last_1", "lora"])
+@pytest.mark.parametrize("strategy", ["full", "last_1", "lora", "dora"])
 @pytest.mark.parametrize("kind", ["text", "image", "audio"])
 def test_the_saved_model_gives_the_same_logits_in_a_fresh_process(
     kind: str,
@@ -77,7 +77,7 @@ def test_the_saved_model_gives_the_same_logits_in_a_fresh_process(
     subprocess.run([*script, str(tmp_path / "batch.safetensors"), str(target)], check=True)
     assert torch.equal(load_file(target)["logits"], kept["logits"])
     names = {path.name for path in (tmp_path / "run/model").iterdir()}
-    assert ("adapter_model.safetensors" in names) == (strategy == "lora")
+    assert ("adapter_model.safetensors" in names) == (strategy in ("lora", "dora"))
     assert not {name for name in names if name.endswith((".bin", ".pt", ".pkl"))}
 
 

@@ -116,6 +116,45 @@ def test_bitfit_trains_every_bias_and_the_head() -> None:
     assert trainable_names(model) == expected
 
 
+@pytest.mark.parametrize("name", ["bert", "vit", "wav2vec2", "gpt2"])
+def test_dora_has_a_length_for_every_output_of_what_lora_adapts(name: str) -> None:
+    """r · (inputs + outputs) for LoRA's two matrices, and outputs more (Liu et al. 2024)."""
+    lora, structure = prepare(MODELS[name](), "lora:r=4")
+    dora, _ = prepare(MODELS[name](), "dora:r=4")
+    adapted = [m for m in lora.modules() if hasattr(m, "lora_A") and hasattr(m, "out_features")]
+    assert adapted
+
+    def of_adapters(model: nn.Module) -> int:
+        return sum(
+            p.numel() for n, p in model.named_parameters() if structure.part_of(n) == "adapter"
+        )
+
+    assert of_adapters(lora) == sum(4 * (m.in_features + m.out_features) for m in adapted)
+    assert of_adapters(dora) == of_adapters(lora) + sum(m.out_features for m in adapted)
+    trained = {n for n in trainable_names(dora) if "magnitude" in n}
+    assert len(trained) == len(adapted)
+    assert not [name for name in trained if "default" in name]
+
+
+@pytest.mark.parametrize(("name", "word"), [("bert", "LayerNorm"), ("vit", "norm")])
+def test_norm_trains_every_norm_and_the_head(name: str, word: str) -> None:
+    model, structure = prepare(MODELS[name](), "norm")
+    expected = {n for n, _ in model.named_parameters() if word in n or n.startswith(structure.head)}
+    assert len(expected) > 2 * structure.depth
+    assert trainable_names(model) == expected
+
+
+@pytest.mark.parametrize("name", ["bert", "vit", "wav2vec2"])
+def test_attention_trains_four_projections_a_block_and_the_head(name: str) -> None:
+    """Each of the projections of query, key, value and output has hidden² + hidden parameters."""
+    model, structure = prepare(MODELS[name](), "attention")
+    hidden = model.config.hidden_size
+    head = sum(p.numel() for n, p in model.named_parameters() if structure.part_of(n) == "head")
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert trained == head + structure.depth * 4 * (hidden**2 + hidden)
+    assert not [n for n in trainable_names(model) if "norm" in n.lower()]
+
+
 def test_a_strategy_can_replace_another() -> None:
     model, structure = prepare(tiny_models.bert(), "head")
     apply_strategy(model, structure, parse_strategy("full"))
@@ -469,7 +508,7 @@ def test_lora_refuses_a_head_that_peft_would_confuse_with_another_module() -> No
 
 def test_learning_rate_factors() -> None:
     factors = {"full": 1, "scratch": 1, "last_2": 1, "first_2": 1, "blocks:0": 1}
-    factors |= {"lora": 10, "lora:r=4": 10, "head": 20, "bitfit": 20}
+    factors |= {"lora": 10, "lora:r=4": 10, "head": 20, "bitfit": 20, "norm": 20, "attention": 1}
     for strategy, factor in factors.items():
         assert learning_rate_factor(parse_strategy(strategy)) == factor
     assert learning_rate_factor(StrategyConfig("lora", learning_rate_factor=3.0)) == 3.0

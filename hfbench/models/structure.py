@@ -24,6 +24,7 @@ _WRAPPER_PREFIXES = ("module", "_orig_mod", "_fsdp_wrapped_module", "base_model.
 # PEFT inserts these inside a name; our adapters always have PEFT's default adapter name.
 _WRAPPER_PARTS = re.compile(
     r"\.base_layer\b|\.original_module\b|\.modules_to_save(\.default\b)?|(?<=\.lora_[AB])\.default\b"
+    r"|(?<=\.lora_magnitude_vector)\.default\b"
 )
 _ADAPTER = re.compile(r"\.lora_\w+(\.|$)")
 

@@ -43,7 +43,11 @@ _STRATEGIES = {
     "blocks": "the head and the blocks {blocks} trained",
     "lora": "low-rank adapters (LoRA of rank {r}, alpha {lora_alpha}, on {targets}) and the head "
     "trained",
+    "dora": "weight-decomposed low-rank adapters (DoRA of rank {r}, alpha {lora_alpha}, on "
+    "{targets}) and the head trained",
     "bitfit": "every bias and the head trained",
+    "norm": "every normalisation layer and the head trained",
+    "attention": "the attention layers of the blocks and the head trained",
     "scratch": "everything trained from random weights; only the architecture is the checkpoint's",
 }
 _PRECISIONS = {
