@@ -51,7 +51,8 @@ def run_matrix(runs: Sequence[RunConfig], *, debug: bool = False, log: Path | No
     """
     titles = sys.stdout if log is None else sys.stderr
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hfbench.run"])
+    if runs:
+        context.set_forkserver_preload(_libraries(runs[0]))
     failed = 0
     for index, run in enumerate(runs):
         title = f"[{index + 1}/{len(runs)}] {run.strategy.label}, seed {run.seed}"
@@ -67,6 +68,15 @@ def run_matrix(runs: Sequence[RunConfig], *, debug: bool = False, log: Path | No
             sys.exit(process.exitcode)
         failed += process.exitcode != 0
     return failed
+
+
+def _libraries(run: RunConfig) -> list[str]:
+    """Modules that every run of a matrix imports sooner or later, for seconds each time."""
+    # PyTorch's optimisers import its compiler when the first of them is made.
+    modules = ["hfbench.run", f"hfbench.tasks.{run.task}", "torch._dynamo"]
+    if run.network is None:
+        modules += ["transformers.modeling_utils", "transformers.processing_utils", "peft"]
+    return modules
 
 
 def _run_in_child(config: RunConfig, debug: bool, log: Path | None) -> None:

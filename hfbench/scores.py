@@ -1,11 +1,14 @@
-"""Scores of classification from label indices, as plain numbers and lists."""
+"""Scores of classification from label indices, as plain numbers and lists.
+
+Everything follows from the confusion matrix. Definitions as scikit-learn has them (Pedregosa et
+al., JMLR 12, 2011), to which tests hold them; importing it takes longer than a small training.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from sklearn import metrics as sklearn_metrics
 
 Average = Literal["binary", "macro", "weighted"]
 Labels = Sequence[int] | npt.NDArray[np.integer[Any]]
@@ -13,7 +16,7 @@ Labels = Sequence[int] | npt.NDArray[np.integer[Any]]
 
 def accuracy(predictions: Labels, references: Labels) -> dict[str, Any]:
     """``accuracy``: the share of predictions that are right, in [0, 1]."""
-    return {"accuracy": float(sklearn_metrics.accuracy_score(references, predictions))}
+    return {"accuracy": float(np.mean(np.asarray(predictions) == np.asarray(references)))}
 
 
 def precision_recall_f1(
@@ -22,13 +25,27 @@ def precision_recall_f1(
     """``precision``, ``recall`` and ``f1``, in [0, 1].
 
     Macro and weighted means go over the labels that occur among the predictions or references. A
-    label that is never predicted has precision 0, and one without true samples recall 0
-    (``zero_division=0``).
+    label that is never predicted has precision 0, and one without true samples recall 0.
+    ``binary`` are the scores of label 1, of labels 0 and 1.
+
+    Raises ValueError for ``binary`` with other labels.
     """
-    precision, recall, f1, _ = sklearn_metrics.precision_recall_fscore_support(
-        references, predictions, average=average, zero_division=0
-    )
-    return {"precision": float(precision), "recall": float(recall), "f1": float(f1)}
+    counts = _confusion_counts(predictions, references, at_least=2)
+    right, predicted, true = counts.diagonal(), counts.sum(axis=0), counts.sum(axis=1)
+    scores = {
+        "precision": _share(right, predicted),
+        "recall": _share(right, true),
+        "f1": _share(2 * right, predicted + true),
+    }
+    if average == "binary":
+        if len(counts) > 2:
+            raise ValueError(
+                f"average='binary' is for the labels 0 and 1; there is {len(counts) - 1}: choose "
+                "macro or weighted"
+            )
+        return {name: float(values[1]) for name, values in scores.items()}
+    weights = true if average == "weighted" else (predicted + true > 0).astype(np.int64)
+    return {name: float(np.average(values, weights=weights)) for name, values in scores.items()}
 
 
 def confusion_matrix(
@@ -38,10 +55,23 @@ def confusion_matrix(
 
     ``num_labels`` rows and columns; None: up to the largest label that occurs.
     """
-    if num_labels is None:
-        num_labels = 1 + int(max(np.max(predictions), np.max(references)))
-    matrix = sklearn_metrics.confusion_matrix(references, predictions, labels=range(num_labels))
-    return {"confusion_matrix": matrix.tolist()}
+    counts = _confusion_counts(predictions, references, at_least=num_labels or 0)
+    return {"confusion_matrix": counts.tolist()}
+
+
+def _confusion_counts(
+    predictions: Labels, references: Labels, *, at_least: int
+) -> npt.NDArray[np.int64]:
+    """Samples of each true (row) and predicted label (column); as many labels as occur, or more."""
+    predicted, true = np.asarray(predictions), np.asarray(references)
+    labels = max(at_least, 1 + int(max(predicted.max(), true.max())))
+    counts = np.bincount(true * labels + predicted, minlength=labels * labels)
+    return counts.reshape(labels, labels)
+
+
+def _share(part: npt.NDArray[np.int64], whole: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """0 where the whole is 0."""
+    return part / np.maximum(whole, 1)
 
 
 def classification_metrics(

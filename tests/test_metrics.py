@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn import metrics as sklearn_metrics
 
 from hfbench.metrics import F1, Accuracy, ConfusionMatrix, Precision, Recall
 from hfbench.scores import classification_metrics
@@ -51,6 +52,26 @@ def test_evaluate_classes_agree_with_the_function(average: str) -> None:
         assert metric.compute(**inputs, average=average) == {key: values[f"{key}_{average}"]}
     matrix = ConfusionMatrix().compute(**inputs, num_labels=3)
     assert matrix == {"confusion_matrix": values["confusion_matrix"]}
+
+
+@pytest.mark.parametrize("num_labels", [2, 3, 12])
+def test_metrics_are_those_of_scikit_learn(num_labels: int) -> None:
+    rng = np.random.default_rng(num_labels)
+    true = rng.integers(0, num_labels, 200)
+    predicted = np.where(rng.random(200) < 0.6, true, rng.integers(0, max(2, num_labels - 2), 200))
+    values = classification_metrics(predicted, true, num_labels)
+    assert values["accuracy"] == pytest.approx(sklearn_metrics.accuracy_score(true, predicted))
+    matrix = sklearn_metrics.confusion_matrix(true, predicted, labels=range(num_labels))
+    assert values["confusion_matrix"] == matrix.tolist()
+    averages = {"macro": "_macro", "weighted": "_weighted"}
+    if num_labels == 2:
+        averages["binary"] = ""
+    for average, ending in averages.items():
+        expected = sklearn_metrics.precision_recall_fscore_support(
+            true, predicted, average=average, zero_division=0
+        )
+        for name, score in zip(("precision", "recall", "f1"), expected[:3], strict=True):
+            assert values[name + ending] == pytest.approx(score, abs=1e-12)
 
 
 def test_evaluate_class_sums_over_batches() -> None:

@@ -153,11 +153,15 @@ def test_a_result_records_the_run_and_a_second_call_only_reads_it(
     assert "holds another run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "more", [["strategy=full"], ["strategy=last_1", "cache=always"]], ids=["whole", "behind prefix"]
+)
+@pytest.mark.usefixtures("own_cache")
 def test_a_killed_run_continues_to_the_same_numbers(
-    tiny_bert: Path, texts: Path, tmp_path: Path
+    more: list[str], tiny_bert: Path, texts: Path, tmp_path: Path
 ) -> None:
     """SIGKILL in the middle; the repeated command gives the numbers of an undisturbed run."""
-    more = ["strategy=full", "training.epochs=40", "training.save_steps=5"]
+    more = [*more, "training.epochs=40", "training.save_steps=5"]
     recipe = [sys.executable, str(TEXT_RECIPE)]
 
     def start(folder: Path) -> subprocess.Popen[bytes]:
@@ -179,6 +183,7 @@ def test_a_killed_run_continues_to_the_same_numbers(
     through = RunResult.load(tmp_path / "through/result.json")
     killed = RunResult.load(tmp_path / "killed/result.json")
     assert killed.status == "succeeded"
+    assert (killed.prefix is not None) == ("cache=always" in more)
     assert killed.history == through.history
     assert killed.test_metrics == through.test_metrics
     left, right = (tmp_path / f"{n}/model/model.safetensors" for n in ("killed", "through"))

@@ -269,7 +269,8 @@ def _carve(splits: dict[str, Dataset], data: DataConfig, notes: list[str]) -> No
                 f"{data.source!r} has no {role} split and {whole} samples are too few to take "
                 f"{fraction:g} of them: raise data.{role}_fraction"
             )
-        splits["train"], splits[role] = train.select(kept), train.select(taken)
+        # Datasets hashes what it selects: an array whole, a list number by number.
+        splits["train"], splits[role] = (train.select(np.asarray(part)) for part in (kept, taken))
         notes.append(
             f"no {role} split: {len(taken):,} samples were taken from train (stratified, the same "
             "for every seed)"

@@ -7,8 +7,9 @@ them (what is learnt does not change the time of a step). Everything is measured
 machine whose speed drifts treats all alike; ratios of medians count. Loop: one epoch over all
 training images in this process. Command: a process of its own from its imports to the test
 accuracy, ours with the check of the saved model. The peak is this machine's best matrix product
-with all threads, in the same run; the share counts the operations that a step does. The products of
-an epoch are also timed alone, in their own small shapes: no loop that does them can be faster.
+with all threads, in the same run; the share counts the operations that a step does. What no loop in
+PyTorch can leave out is timed alone as well: the products of an epoch in their own small shapes,
+Adam's updates, and calling the operations of a step, on almost no numbers.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ import torch
 import tutorial_mnist
 from accelerate import Accelerator
 from measuring import matrix_peak, timed
+from torch import nn
+from torch.nn import functional
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -74,7 +78,8 @@ def compare_loops(folder: Path, all_threads: int) -> None:
     images = tutorial_mnist.load(folder, "train")
     config = load_config(CONFIG, [f"data.source={folder}", "training.epochs=1"])
     seconds: dict[str, list[float]] = {"tutorial": [], "hfbench": []}
-    peaks, threads, products = [], [], []
+    peaks, threads = [], []
+    alone: dict[str, list[float]] = {}
     steps = -(-len(images) // config.training.batch_size)
     for _ in range(ROUNDS):
         torch.set_num_threads(all_threads)
@@ -82,7 +87,8 @@ def compare_loops(folder: Path, all_threads: int) -> None:
         seconds["tutorial"].append(timed(lambda: tutorial_epoch(images)))
         threads.append(choose_threads(make_task(config).step_probe()).threads)
         seconds["hfbench"].append(our_epoch(config, images))
-        products.append(timed(lambda: bare_products(config, steps)))
+        for name, repeat in necessities(config).items():
+            alone.setdefault(name, []).append(timed(lambda again=repeat: repeated(again, steps)))
     report(f"one epoch of {len(images):,} images", seconds)
     peak = max(peaks)
     reached = step_flops(config) * steps / statistics.median(seconds["hfbench"])
@@ -90,10 +96,12 @@ def compare_loops(folder: Path, all_threads: int) -> None:
         f"matrix products: {peak / 1e9:.0f} GFLOP/s at best; ours {reached / 1e9:.0f} GFLOP/s "
         f"({reached / peak:.0%}) with {', '.join(map(str, threads))} threads"
     )
-    alone = statistics.median(products)
+    least = {name: statistics.median(values) for name, values in alone.items()}
+    together, ours = sum(least.values()), statistics.median(seconds["hfbench"])
+    parts = ", ".join(f"{name} {value:.2f} s" for name, value in least.items())
     print(
-        f"the products of the epoch alone: {alone:.2f} s, "
-        f"{alone / statistics.median(seconds['hfbench']):.0%} of ours",
+        f"of an epoch alone: {parts}; together {together:.2f} s, {together / ours:.0%} of ours, "
+        f"{statistics.median(seconds['tutorial']) / together:.1f} times as fast as the tutorial",
         flush=True,
     )
 
@@ -125,20 +133,52 @@ def our_epoch(config: RunConfig, images: tutorial_mnist.Images) -> float:
     return fitted.train_seconds
 
 
-def bare_products(config: RunConfig, steps: int) -> None:
-    """The matrix products of so many steps and nothing else."""
+def necessities(config: RunConfig) -> dict[str, Callable[[], object]]:
+    """Of one step, what cannot be left out, each on its own."""
     task: Any = make_task(config)
     network = task.network_for_mnist(tuple("0123456789"))
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    adam = torch.optim.Adam(network.parameters(), lr=1e-9, fused=True)
+    return {
+        "products": bare_products(network, config.training.batch_size),
+        "Adam": adam.step,
+        "calls": calls_on_almost_nothing(network),
+    }
+
+
+def bare_products(network: nn.Module, batch: int) -> Callable[[], None]:
+    """The matrix products of a step and nothing else."""
     weights = [module.weight.detach() for module in network.modules() if hasattr(module, "weight")]
-    batch = config.training.batch_size
     inputs = [torch.rand(batch, weight.shape[1]) for weight in weights]
     gradients = [torch.rand(batch, weight.shape[0]) for weight in weights]
-    for _ in range(steps):
+
+    def products() -> None:
         for number, weight in enumerate(weights):
             inputs[number] @ weight.T
             gradients[number].T @ inputs[number]
             if number:  # nobody needs gradients of the images
                 gradients[number] @ weight
+
+    return products
+
+
+def calls_on_almost_nothing(network: nn.Module) -> Callable[[], None]:
+    """Forward and backward passes of as many layers, each of one number, in the plainest form."""
+    depth = sum(hasattr(module, "weight") for module in network.modules())
+    layers = [layer for _ in range(depth) for layer in (nn.Linear(1, 1), nn.ReLU())]
+    plain = nn.Sequential(*layers[:-1])
+    images, labels = torch.ones(1, 1), torch.zeros(1, dtype=torch.int64)
+
+    def passes() -> None:
+        functional.cross_entropy(plain(images), labels).backward()
+
+    return passes
+
+
+def repeated(action: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        action()
 
 
 def step_flops(config: RunConfig) -> int:
