@@ -2,7 +2,9 @@
 
 import errno
 import itertools
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,6 +84,19 @@ def test_checkpointed_training_from_the_first_block_on_is_equal_too(trained: Any
     assert stored.prefix.place == "blocks-0"
     losses = [[record.train_loss for record in r.history] for r in (stored, computed)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_texts_padded_on_the_left_are_computed_in_every_step(
+    tiny_bert: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is stored has no padding, so that it would stand where the padding is."""
+    checkpoint = shutil.copytree(tiny_bert, tmp_path / "left")
+    settings = json.loads((checkpoint / "tokenizer_config.json").read_text())
+    settings["padding_side"] = "left"
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps(settings))
+    arguments = overrides(checkpoint, texts, tmp_path / "run", "strategy=last_2")
+    assert run(load_config(None, arguments, task="text_classification")).prefix is None
+    assert "frozen prefix: computed in every step" in capsys.readouterr().out
 
 
 def test_later_runs_read_what_earlier_ones_stored(
@@ -253,6 +268,20 @@ def test_other_architectures_give_their_own_predictions_or_none(
     with torch.no_grad():  # afterwards the model is as it was
         again = model(**collate([samples[i] for i in range(len(samples))])).logits
     assert torch.equal(again, expected)
+
+
+def test_only_the_position_that_a_training_pooler_reads_is_stored() -> None:
+    batch = make_batch("bert")
+    model, prefix = opened(make_model("bert"), batch, "head")
+    model.bert.pooler.requires_grad_(True)
+    model.eval()
+    with torch.no_grad():
+        expected = model(**batch).logits
+    with prefix as (splits, record), torch.no_grad():
+        assert record.place == f"blocks-{model.config.num_hidden_layers}"
+        stored = splits["train"].read_batch(range(len(batch["labels"])), torch.device("cpu"))
+        assert stored[STORED].shape == (len(batch["labels"]), 1, model.config.hidden_size)
+        torch.testing.assert_close(model(**stored).logits, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_behind_the_prefix_are_those_of_the_whole_model() -> None:

@@ -163,10 +163,15 @@ class _Prefix:
                     cut.find_leaf(self.probe, self._is_finite)
                 except CutError:  # behind the last block one tensor goes on in any case
                     cut = Cut(self.model, self.structure, Place(place.blocks))
+            if not cut.place.backbone and cut.place.blocks == self.structure.depth:
+                cut.find_positions(self.probe, self._is_finite)
             with FlopCounterMode(display=False) as of_prefix:
                 self.row = cut.output(self._batch(self.probed[:1]))[0]
+            self.positions = cut.length
         except CutError as error:
             raise _DeclinedError(str(error)) from error
+        except _NOT_UNDERSTOOD as error:
+            raise _DeclinedError(f"without it the model fails: {error}") from error
         with FlopCounterMode(display=False) as of_all:
             self.model(**self._batch(self.probed[:1]))
         share = of_prefix.get_total_flops() / of_all.get_total_flops()
@@ -208,7 +213,7 @@ class _Prefix:
                 self.reading.collate,
                 batch_size=self.reading.batch_size,
                 lengths=self.lengths[name],
-                slack=SLACK if self._row_per_token(cut) else 0.0,
+                slack=SLACK if self._position_per_token() else 0.0,
                 accelerator=self.accelerator,
                 title=name,
                 seconds_before=seconds_before,
@@ -216,11 +221,10 @@ class _Prefix:
         if problem is not None:
             raise _DeclinedError(f"it cannot be stored: {problem}")
 
-    def _row_per_token(self, cut: Cut) -> bool:
-        """Whether a sample's output is known to be as long as the sample."""
+    def _position_per_token(self) -> bool:
+        """Whether a sample has as many positions as tokens, so that padding is told apart."""
         lengths = self.lengths["train"]
-        same = lengths is not None and len(self.row) == lengths[self.probed[0]]
-        return same and cut.rows_have_length
+        return lengths is not None and self.positions == lengths[self.probed[0]]
 
     def _open(self, name: str, key: str, stack: ExitStack) -> StoredSamples:
         """The split with what is stored, open for as long as ``stack``."""

@@ -3,7 +3,7 @@
 The prefix is everything that runs before the first parameter that trains: the embeddings and the
 leading blocks, or the whole backbone where only the head trains. A :class:`Cut` changes how some
 modules of the model answer, not the model's code, which still runs between them: what is stored
-enters where the prefix ends, blocks before that hand on what they got, and convolutions give zeros.
+enters where the prefix ends, blocks before that hand on what they got, and embeddings give zeros.
 Nobody can know for every architecture that nothing else flows past the cut, so
 :mod:`hfbench.training.prefix.cache` compares the two ways before it trusts one.
 """
@@ -79,7 +79,7 @@ class _ReachedError(Exception):
 class Cut:
     """A model's prefix: :meth:`output` computes it, and inside :meth:`installed` it is left out.
 
-    ``positions``: how many of the backbone's positions the head reads, 1 or None for all.
+    ``positions``: how many positions of what is stored are read, 1 or None for all.
     """
 
     model: nn.Module
@@ -87,6 +87,7 @@ class Cut:
     place: Place
     positions: int | None = None
     leaf: int = 0  # which tensor of the backbone's output the head reads
+    length: int = field(default=0, init=False)  # positions of the last output, read or not
     _given: Tensor | None = field(default=None, repr=False)
     _output: tuple[list[Any], TreeSpec] | None = field(default=None, repr=False)
 
@@ -133,11 +134,11 @@ class Cut:
             )
         elif self.place.blocks:
             handle = self._block(self.place.blocks - 1).register_forward_hook(
-                lambda module, args, outputs: stop(_hidden(outputs))
+                lambda module, args, outputs: stop(self._read(_hidden(outputs)))
             )
         else:
             handle = self._block(0).register_forward_pre_hook(
-                lambda module, args: stop(_hidden(args))
+                lambda module, args: stop(self._read(_hidden(args)))
             )
         try:
             yield
@@ -150,7 +151,11 @@ class Cut:
         chosen: Tensor = leaves[self.leaf]
         if chosen.ndim == 2:  # one vector a sample
             return chosen.unsqueeze(1)
-        return chosen if self.positions is None else chosen[:, : self.positions]
+        return self._read(chosen)
+
+    def _read(self, values: Tensor) -> Tensor:
+        self.length = values.shape[1]
+        return values if self.positions is None else values[:, : self.positions]
 
     def find_leaf(self, batch: dict[str, Tensor], finite: Callable[[Any], bool]) -> None:
         """Find out which tensor of the backbone's output the head reads, and if only its start.
@@ -183,6 +188,17 @@ class Cut:
         is_sequence = leaves[self.leaf].ndim == 3 and leaves[self.leaf].shape[1] > 1
         self.positions = 1 if is_sequence and not reads(self.leaf, 1) else None
 
+    def find_positions(self, batch: dict[str, Tensor], finite: Callable[[Any], bool]) -> None:
+        """Find out whether only the first position behind the last block is read, as by poolers.
+
+        As :meth:`find_leaf` does, for a prefix that ends there.
+        """
+        changed = self.output(batch).clone()
+        if changed.shape[1] > 1:
+            changed[:, 1:] = float("nan")
+            with self.installed():
+                self.positions = 1 if finite(self.model(**batch, **{STORED: changed})) else None
+
     # -- leaving it out -------------------------------------------------------------------------
 
     @contextmanager
@@ -211,7 +227,7 @@ class Cut:
                 stack.enter_context(self._replaced(backbone, self._as_backbone))
             else:
                 for name in self.structure.embeddings:
-                    if name in self.modules and _has_convolution(self.modules[name]):
+                    if name in self.modules:
                         shapes = _Shapes(self.modules[name])
                         stack.enter_context(self._replaced(shapes.module, shapes.zeros))
                 for index in range(self.place.blocks):
@@ -332,11 +348,6 @@ def _on_meta(
         weights = {name: like(tensor) for name, tensor in named}
         moved = tree_map_only(Tensor, like, (args, kwargs))
         return torch.func.functional_call(module, weights, *moved)
-
-
-def _has_convolution(module: nn.Module) -> bool:
-    """Whether computing it costs more than to look up a table, as embeddings of texts do."""
-    return any(parameter.ndim > 2 for parameter in module.parameters())
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def write_entry(
     """Store the prefix's output for every sample; why it could not be stored, or None.
 
     ``lengths`` are those of the samples; they may differ in a batch by the share ``slack``, above 0
-    only where the output has as many positions. No padding is stored. ``seconds_before`` is what
+    only where the model has as many positions. No padding is stored. ``seconds_before`` is what
     the stored beginning of the prefix had taken. All processes must call this together, in eval
     mode and without gradients.
     """
@@ -43,6 +43,7 @@ def write_entry(
     rank, processes = accelerator.process_index, accelerator.num_processes
     batches = alike_batches(len(samples), batch_size, lengths, slack=slack)
     mine = [Share(indices) for indices in batches[rank::processes]]
+    trimmed = bool(slack) and cut.rows_have_length
     problem: str | None = None
     writer = store.RowWriter(folder, rank)
     started = time.perf_counter()
@@ -56,7 +57,7 @@ def write_entry(
                 writer.add(
                     share.indices,
                     rows,
-                    [lengths[i] for i in share.indices] if slack and lengths else None,
+                    [lengths[i] for i in share.indices] if trimmed and lengths else None,
                 )
             except OSError as error:
                 problem = f"{folder.parent}: {error.strerror or error}"
