@@ -41,39 +41,36 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Sides:
-    """One round: the seconds of both sides and what each run gave, by strategy and seed."""
+class Side:
+    """The seconds of one side and what each of its runs gave, by strategy and seed."""
 
-    trainer_seconds: float
-    our_seconds: float
-    trainer: dict[tuple[str, int], Outcome]
-    ours: dict[tuple[str, int], Outcome]
+    seconds: float
+    outcomes: dict[tuple[str, int], Outcome]
 
 
-def measure_matrix(matrix: Matrix, folder: Path) -> Sides:
-    """Both sides, one after the other, into ``folder``. The same must have been trained."""
-    trainer_seconds = timed(lambda: _run_trainer(matrix, folder / "trainer"))
-    our_seconds = timed(lambda: _run_compare(matrix, folder / "ours"))
-    trainer = {
-        run: Outcome(
-            **json.loads((_run_folder(folder / "trainer", run) / "result.json").read_text())
-        )
-        for run in matrix.runs()
-    }
-    ours = {
+def measure_trainer(matrix: Matrix, folder: Path) -> Side:
+    seconds = timed(lambda: _run_trainer(matrix, folder))
+    texts = {run: (_run_folder(folder, run) / "result.json").read_text() for run in matrix.runs()}
+    return Side(seconds, {run: Outcome(**json.loads(text)) for run, text in texts.items()})
+
+
+def measure_ours(matrix: Matrix, folder: Path, trainer: Side) -> Side:
+    """Raises RuntimeError unless the same parameters were trained by as many updates."""
+    seconds = timed(lambda: _run_compare(matrix, folder))
+    outcomes = {
         (result.strategy, result.seed): Outcome(
             test_accuracy=result.test_metrics["accuracy"],
             trainable=result.parameters.trainable,
             steps=result.steps,
         )
-        for result in load_all(folder / "ours")
+        for result in load_all(folder)
         if result.parameters is not None
     }
     for run in matrix.runs():
-        theirs = dataclasses.replace(trainer[run], test_accuracy=ours[run].test_accuracy)
-        if theirs != ours[run]:
-            raise RuntimeError(f"{run}: not the same was trained: {trainer[run]}, {ours[run]}")
-    return Sides(trainer_seconds, our_seconds, trainer, ours)
+        theirs = trainer.outcomes[run]
+        if dataclasses.replace(theirs, test_accuracy=outcomes[run].test_accuracy) != outcomes[run]:
+            raise RuntimeError(f"{run}: not the same was trained: {theirs}, {outcomes[run]}")
+    return Side(seconds, outcomes)
 
 
 def _run_compare(matrix: Matrix, folder: Path) -> None:

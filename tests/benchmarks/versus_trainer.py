@@ -30,7 +30,7 @@ from versus_cases import (
     timed_config,
 )
 from versus_jobs import Measured, in_fresh_process, ours, step_share, theirs
-from versus_matrix import Matrix, Sides, measure_matrix
+from versus_matrix import Matrix, Side, measure_ours, measure_trainer
 from versus_tables import (
     HEADER,
     QUALITY_HEADER,
@@ -240,15 +240,18 @@ def measure_matrices(bench: Bench) -> None:
     matrix = Matrix(with_entry(config, Entry("full", 1 if bench.quick else 3)))
     if bench.quick:
         matrix = dataclasses.replace(matrix, strategies=("head",), seeds=(0,))
-    rounds = [
-        measure_matrix(matrix, bench.folder / f"matrix_{number}") for number in range(MATRIX_ROUNDS)
-    ]
-    pairs = tuple((sides.trainer_seconds, sides.our_seconds) for sides in rounds)
+    pairs: dict[str, list[tuple[float, float]]] = {name: [] for name in OUR_PRECISIONS}
+    for number in range(MATRIX_ROUNDS):
+        folder = bench.folder / f"matrix_{number}"
+        trainer = measure_trainer(matrix, folder / "trainer")
+        for name, seconds in pairs.items():
+            own = dataclasses.replace(matrix, config=with_precision(matrix.config, name))
+            seconds.append((trainer.seconds, measure_ours(own, folder / name, trainer).seconds))
     runs = f"{len(matrix.strategies)} x {len(matrix.seeds)}"
-    bench.report.rows.append(
-        Row("matrix", runs, matrix.config.training.epochs, "float32", "float32", pairs)
-    )
-    print(line(bench.report.rows[-1].cells()), flush=True)
+    for name, seconds in pairs.items():
+        epochs = matrix.config.training.epochs
+        bench.report.rows.append(Row("matrix", runs, epochs, name, "float32", tuple(seconds)))
+        print(line(bench.report.rows[-1].cells()), flush=True)
 
 
 def measure_quality(bench: Bench) -> None:
@@ -258,21 +261,21 @@ def measure_quality(bench: Bench) -> None:
     matrix = Matrix(config, strategies=QUALITY_STRATEGIES)
     if bench.quick:
         matrix = dataclasses.replace(matrix, strategies=("head",), seeds=(0,))
-    bench.report.qualities.extend(
-        qualities(matrix, measure_matrix(matrix, bench.folder / "quality"))
-    )
+    trainer = measure_trainer(matrix, bench.folder / "trainer")
+    own = measure_ours(matrix, bench.folder / "ours", trainer)
+    bench.report.qualities.extend(qualities(matrix, own, trainer))
     lines = [quality.cells() for quality in bench.report.qualities]
     print(f"\n{markdown(QUALITY_HEADER, lines)}", flush=True)
 
 
-def qualities(matrix: Matrix, sides: Sides) -> list[Quality]:
+def qualities(matrix: Matrix, ours: Side, trainer: Side) -> list[Quality]:
     """Test accuracies by strategy, in the order of the seeds."""
     return [
         Quality(
             strategy,
             *(
-                tuple(side[strategy, seed].test_accuracy for seed in matrix.seeds)
-                for side in (sides.ours, sides.trainer)
+                tuple(side.outcomes[strategy, seed].test_accuracy for seed in matrix.seeds)
+                for side in (ours, trainer)
             ),
         )
         for strategy in matrix.strategies
