@@ -22,11 +22,14 @@ depth: $(INSTALLED)  ## what depth buys: networks from scratch and fine-tuning
 demo-hub: $(INSTALLED)  ## publish the demo's best model on a hub on this machine and ask it
 	$(BIN)/python recipes/demo_hub.py
 
+# Two files at a time; a file's tests stay together, because some build on those before.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(INSTALLED)  ## the required tests
-	$(BIN)/python -m pytest -m "not slow and not gpu and not network"
+	$(PYTEST) -m "not slow and not gpu and not network"
 
 test-all: $(INSTALLED)  ## the slow ones too
-	$(BIN)/python -m pytest -m "not gpu and not network"
+	$(PYTEST) -m "not gpu and not network"
 
 check: $(INSTALLED)  ## format, lint, types
 	$(BIN)/ruff format --check .

@@ -158,7 +158,8 @@ def _add_params(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     params.add_argument(
         "--task",
-        help="text_classification, image_classification, audio_classification or causal_lm "
+        help="text_classification, image_classification, audio_classification, "
+        "speech_recognition or causal_lm "
         "(default: what the architecture fits)",
     )
     params.add_argument(

@@ -14,28 +14,22 @@ from typing import Any, Literal
 
 from hfbench.conversion import build, check, parse_value, read_yaml
 from hfbench.errors import UserError
+from hfbench.strategy_config import ADAPTERS as ADAPTERS
+from hfbench.strategy_config import StrategyConfig as StrategyConfig
+from hfbench.strategy_config import StrategyName as StrategyName
+from hfbench.strategy_config import TargetKind as TargetKind
+from hfbench.strategy_config import parse_strategy as parse_strategy
 
-StrategyName = Literal[
-    "full",
-    "head",
-    "last_n",
-    "first_n",
-    "blocks",
-    "lora",
-    "dora",
-    "bitfit",
-    "norm",
-    "attention",
-    "scratch",
-]
-TargetKind = Literal["attention_qv", "attention", "all_linear"]
 OptimizerName = Literal["adamw", "adam", "sgd"]
+# transformers' names of what a classifier's outputs mean
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 
 # Keys that name, watch or schedule a run and do not change what it learns.
 NEUTRAL_KEYS = (
     "output_dir",
     "tracker",
     "cache",
+    "data.max_bad_rows",
     "hub.push",
     "hub.repo_id",
     "hub.private",
@@ -48,9 +42,8 @@ NEUTRAL_KEYS = (
     "training.save_steps",
 )
 
-ADAPTERS = ("lora", "dora")  # strategies that add parameters
-LORA_OPTIONS = ("r", "lora_alpha", "lora_dropout", "targets", "last_n")
-
+# tasks of one head over labels: one, several, or a number; with weights for the labels
+CLASSIFICATION_TASKS = ("text_classification", "image_classification", "audio_classification")
 NETWORK_TASKS = ("mnist_mlp",)  # they build a network of their own instead of loading a checkpoint
 
 
@@ -60,6 +53,7 @@ class ModelConfig:
 
     checkpoint: str = ""  # hub name, local folder, or bundled/<name>
     revision: str | None = None
+    source: Literal["transformers", "timm"] = "transformers"  # timm: checkpoint is a name of timm's
 
     @property
     def label(self) -> str:
@@ -118,9 +112,14 @@ class DataConfig:
     test_split: str | None = None
     text_column: str | None = None
     text_pair_column: str | None = None
+    completion_column: str | None = None  # of causal_lm: what is to follow on the text column
+    separator: str = "\n"  # of causal_lm, between a prompt and its completion
     image_column: str | None = None
     audio_column: str | None = None
     label_column: str | None = None
+    label_columns: tuple[str, ...] = ()  # of 0 and 1, one a label: multi-label classification
+    problem_type: ProblemType | None = None  # None: by what the label column holds
+    max_bad_rows: int = 0  # rows that cannot be read and are skipped; with more nothing is trained
     validation_fraction: float = 0.1  # of train, when the data have no validation split
     test_fraction: float = 0.1  # of train, when the data have no test split
     max_train_samples: int | None = None
@@ -140,71 +139,21 @@ class DataConfig:
         for key in ("max_train_samples", "max_eval_samples", "max_length", "max_seconds"):
             value = getattr(self, key)
             check(f"data.{key}", value, value is None or value > 0, "positive")
+        check("data.max_bad_rows", self.max_bad_rows, self.max_bad_rows >= 0, ">= 0")
+        self._check_label_columns()
 
-
-@dataclass(frozen=True)
-class StrategyConfig:
-    """Which parameters train. ``parse_strategy`` reads ``label`` and ``full_label``."""
-
-    name: StrategyName = "full"
-    n: int | None = None  # last_n, first_n: the number of trained blocks
-    blocks: tuple[int, ...] = ()  # blocks: which blocks train
-    r: int = 8  # LoRA rank
-    lora_alpha: int = 16
-    lora_dropout: float = 0.0
-    targets: TargetKind = "attention_qv"
-    last_n: int | None = None  # LoRA or DoRA in the last n blocks only
-    freeze: tuple[str, ...] = ()  # glob patterns over parameter names, frozen afterwards
-    learning_rate_factor: float | None = None  # None: the strategy's own
-
-    def __post_init__(self) -> None:
-        if self.name in ("last_n", "first_n"):
-            check("strategy.n", self.n, self.n is not None and self.n >= 1, "a number >= 1")
-        elif self.n is not None:
-            raise UserError(f"strategy.n={self.n} belongs to last_n and first_n, not {self.name}")
-        if (self.name == "blocks") != bool(self.blocks):
+    def _check_label_columns(self) -> None:
+        named = f"data.label_columns={list(self.label_columns)}"
+        if self.label_columns and self.label_column is not None:
             raise UserError(
-                f"strategy.blocks={list(self.blocks)} and strategy.name={self.name}: the strategy "
-                "'blocks' needs the list of blocks, the others have none; write blocks:0+3"
+                f"{named} and data.label_column={self.label_column!r}: give one of them"
             )
-        check("strategy.r", self.r, self.r >= 1, "a number >= 1")
-        check("strategy.lora_alpha", self.lora_alpha, self.lora_alpha >= 1, "a number >= 1")
-        check("strategy.lora_dropout", self.lora_dropout, 0 <= self.lora_dropout < 1, "in [0, 1)")
-        check("strategy.last_n", self.last_n, self.last_n is None or self.last_n >= 1, ">= 1")
-        if self.name not in ADAPTERS and (foreign := self._changed(*LORA_OPTIONS)):
+        if len(set(self.label_columns)) < len(self.label_columns):
+            raise UserError(f"{named} names a column twice")
+        if self.label_columns and self.problem_type not in (None, "multi_label_classification"):
             raise UserError(
-                f"strategy.{foreign[0]} belongs to {' and '.join(ADAPTERS)}, not to {self.name}"
-                + (f"; for the last blocks write last_{self.last_n}" if self.last_n else "")
+                f"{named} is for several labels a row, and data.problem_type={self.problem_type}"
             )
-
-    def _changed(self, *keys: str) -> list[str]:
-        return [key for key in keys if getattr(self, key) != _default(StrategyConfig, key)]
-
-    @property
-    def label(self) -> str:
-        """Short spelling: ``last_2``, ``blocks:0+3``, ``lora:r=4,targets=all_linear``."""
-        return self._spelling(always=())
-
-    @property
-    def full_label(self) -> str:
-        """As ``label``, with LoRA's rank and targets also where they are the defaults."""
-        return self._spelling(always=("r", "targets") if self.name in ADAPTERS else ())
-
-    def _spelling(self, always: tuple[str, ...]) -> str:
-        if self.name in ("last_n", "first_n"):
-            text = f"{self.name[:-2]}_{self.n}"
-        elif self.name == "blocks":
-            text = "blocks:" + "+".join(str(index) for index in self.blocks)
-        else:
-            text = self.name
-        options = [
-            f"{key}={getattr(self, key)}"
-            for key in (*LORA_OPTIONS, "learning_rate_factor")
-            if key in always or self._changed(key)
-        ]
-        if self.freeze:
-            options.append("freeze=" + "+".join(self.freeze))
-        return f"{text}:{','.join(options)}" if options else text
 
 
 @dataclass(frozen=True)
@@ -219,6 +168,8 @@ class TrainingConfig:
     group_by_length: bool = True  # texts and sounds of like length share a batch: less padding
     learning_rate: float = 5e-5  # of full fine-tuning; a strategy multiplies it by its factor
     head_learning_rate: float | None = None  # of a new head beside pretrained parts; None: same
+    # each block's rate is this times that of the block behind it; the embeddings come first
+    layerwise_lr_decay: float | None = None
     optimizer: OptimizerName = "adamw"
     momentum: float = 0.0  # of sgd
     # On matrices only, never on biases and norms: what the optimiser calls so (decoupled in adamw)
@@ -228,6 +179,9 @@ class TrainingConfig:
     warmup_ratio: float = 0.1
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
     max_grad_norm: float | None = 1.0
+    # balanced: a sample's loss times samples / (labels × samples of its label), so that all labels
+    # have the same say; reported losses too
+    class_weights: Literal["none", "balanced"] = "none"
     # auto: bf16 where a measurement says that it is faster, so results depend on the machine
     mixed_precision: Literal["no", "bf16", "fp16", "auto"] = "no"
     gradient_checkpointing: bool = False  # less memory, trained blocks computed twice
@@ -245,6 +199,9 @@ class TrainingConfig:
         for key in ("learning_rate", "head_learning_rate", "max_grad_norm"):
             value = getattr(self, key)
             check(f"training.{key}", value, value is None or value > 0, "positive")
+        decay = self.layerwise_lr_decay
+        valid = decay is None or 0 < decay <= 1
+        check("training.layerwise_lr_decay", decay, valid, "in (0, 1]")
         for key in ("weight_decay", "l1", "l2"):
             check(f"training.{key}", getattr(self, key), getattr(self, key) >= 0, ">= 0")
         check("training.momentum", self.momentum, 0 <= self.momentum < 1, "in [0, 1)")
@@ -254,6 +211,28 @@ class TrainingConfig:
             )
         check("training.warmup_ratio", self.warmup_ratio, 0 <= self.warmup_ratio < 1, "in [0, 1)")
         check("training.num_workers", self.num_workers, self.num_workers >= 0, ">= 0")
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How completions are written to be scored with ROUGE and BLEU: greedily."""
+
+    max_new_tokens: int = 64
+    max_samples: int = 200  # of the test split: writing takes far longer than reading
+
+    def __post_init__(self) -> None:
+        for key in ("max_new_tokens", "max_samples"):
+            check(f"generation.{key}", getattr(self, key), getattr(self, key) >= 1, "a number >= 1")
+
+
+@dataclass(frozen=True)
+class DecodingConfig:
+    """How a speech model's outputs become a transcript, in evaluation and prediction."""
+
+    beams: int = 1  # of a search over prefixes; 1: the most probable token of every frame
+
+    def __post_init__(self) -> None:
+        check("decoding.beams", self.beams, self.beams >= 1, "a number >= 1")
 
 
 @dataclass(frozen=True)
@@ -286,6 +265,8 @@ class RunConfig:
     data: DataConfig = field(default_factory=DataConfig)
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
     hub: HubConfig = field(default_factory=HubConfig)
     seed: int = 0
     output_dir: str | None = None  # None: runs/<task>/<start>_<data>/<strategy>_seed<seed>
@@ -295,6 +276,16 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check("seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
+        self._check_labels()
+        if self.decoding.beams > 1 and self.task != "speech_recognition":
+            raise UserError(
+                f"decoding.beams={self.decoding.beams} belongs to speech_recognition, not to "
+                f"task={self.task!r}"
+            )
+        if self.model.source == "timm" and self.task != "image_classification":
+            raise UserError(
+                f"model.source=timm belongs to image_classification, not to task={self.task!r}"
+            )
         if self.network is None:
             return
         if self.task not in NETWORK_TASKS:
@@ -313,6 +304,20 @@ class RunConfig:
                 "its only strategy is scratch"
             )
 
+    def _check_labels(self) -> None:
+        if self.task in CLASSIFICATION_TASKS:
+            return
+        for key, value, usual in (
+            ("data.problem_type", self.data.problem_type, (None, "single_label_classification")),
+            ("data.label_columns", list(self.data.label_columns), ([],)),
+            ("training.class_weights", self.training.class_weights, ("none",)),
+        ):
+            if value not in usual:
+                raise UserError(
+                    f"{key}={value} belongs to {', '.join(CLASSIFICATION_TASKS)}, not to "
+                    f"task={self.task!r}"
+                )
+
     @property
     def start(self) -> str:
         """What training starts from, as results name it: the checkpoint or the network."""
@@ -322,28 +327,6 @@ class RunConfig:
         """Plain nested dict of what JSON holds, as it is stored in a result."""
         values: dict[str, Any] = _with_lists(dataclasses.asdict(self))
         return values
-
-
-def parse_strategy(text: str) -> StrategyConfig:
-    """Read ``full``, ``head``, ``last_2``, ``blocks:0+3`` or ``lora:r=8,targets=all_linear``.
-
-    Raises UserError for an unknown name or option.
-    """
-    name, _, rest = text.strip().partition(":")
-    values: dict[str, Any] = {"name": name}
-    if name == "blocks":
-        listed, _, rest = rest.partition(":")
-        values["blocks"] = [index for index in listed.split("+") if index]
-    for prefix in ("last", "first"):
-        count = name.removeprefix(f"{prefix}_")
-        if count != name and count.isdigit():
-            values.update(name=f"{prefix}_n", n=count)
-    for option in filter(None, rest.split(",")):
-        key, equals, value = option.partition("=")
-        if not equals:
-            raise UserError(f"strategy {text!r}: option {option!r} is not written key=value")
-        values[key] = value.split("+") if key == "freeze" else value
-    return build(StrategyConfig, values, "strategy")
 
 
 def load_config(
@@ -375,6 +358,11 @@ def load_config(
 def data_config(stored: Mapping[str, Any]) -> DataConfig:
     """The section ``data`` of a stored configuration."""
     return build(DataConfig, stored, "data")
+
+
+def decoding_config(stored: Mapping[str, Any]) -> DecodingConfig:
+    """The section ``decoding`` of a stored configuration."""
+    return build(DecodingConfig, stored, "decoding")
 
 
 def hub_config(stored: Mapping[str, Any], overrides: Iterable[str]) -> HubConfig:
@@ -416,7 +404,3 @@ def _with_lists(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_lists(item) for key, item in value.items()}
     return list(value) if isinstance(value, tuple) else value
-
-
-def _default(cls: type, name: str) -> Any:
-    return next(f.default for f in dataclasses.fields(cls) if f.name == name)

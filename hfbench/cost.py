@@ -91,7 +91,8 @@ def trace_step(
     Questions about values that do not exist are answered with no: no layer is dropped at random
     and an attention mask counts as one with padding in it, which is what most batches have. The
     time and feature masks of Wav2Vec2 and its relatives, whose sizes are drawn at random, are off
-    while tracing; they cost little.
+    while tracing; they cost little. CTC's loss reads lengths, which are values: its log-softmax is
+    traced and its sums over alignments, a few numbers a frame and token, are not.
 
     Args:
         model: on any device, the meta device included, after ``apply_strategy``. Its mode is that
@@ -114,6 +115,7 @@ def trace_step(
     recorder = Recorder()
     with (
         _without_random_masks(model),
+        _without_alignments(model),
         checkpointing(model) if gradient_checkpointing else nullcontext(),
         fakes,
         replaced_tensors(model, device) as parameters,
@@ -204,6 +206,23 @@ def trace_modules(
         stack.enter_context(recorder)
         model(**batch)
     return calls
+
+
+@contextmanager
+def _without_alignments(model: nn.Module) -> Iterator[None]:
+    # By the module's own attribute: PEFT's wrappers hand on those of the model inside.
+    losses: list[Any] = [m for m in model.modules() if vars(m).get("loss_type") == "ForCTC"]
+    for module in losses:
+        module.loss_function = _ctc_like_loss
+    try:
+        yield
+    finally:
+        for module in losses:
+            del module._loss_function
+
+
+def _ctc_like_loss(logits: Tensor, **rest: Any) -> Tensor:
+    return -nn.functional.log_softmax(logits, dim=-1, dtype=torch.float32).mean()
 
 
 @contextmanager

@@ -34,6 +34,7 @@ from hfbench.parameters import count_parameters
 from hfbench.preparation import learning_rates, make_accelerator, settle_threads
 from hfbench.record import run_id, slug
 from hfbench.run import evaluate
+from hfbench.strategies import layer_decay
 from hfbench.tasks.base import TaskData
 from hfbench.tasks.mnist_mlp import MnistMlp
 from hfbench.training.fit import Objective, fit
@@ -124,12 +125,14 @@ class _Trainer:
             width=self.task.width,
             label_names=self.data.label_names,
         )
-        parameters = count_parameters(model, find_structure(model))
+        structure = find_structure(model)
+        parameters = count_parameters(model, structure)
+        decay = layer_decay(structure, config.training.layerwise_lr_decay)
         with tempfile.TemporaryDirectory(dir=_place_for_states()) as states:
             fitted = fit(
                 model,
                 self.data.train,
-                Objective(self.task.collate, self.task.loss_units),
+                Objective(self.task.collate, self.task.loss_units, rate_factor=decay),
                 config=config.training,
                 rates=learning_rates(config),
                 accelerator=self.accelerator,

@@ -7,6 +7,18 @@ class UserError(ValueError):
     exit_code = 2
 
 
+class UnreadableError(UserError):
+    """One sample that cannot be read, such as a broken image.
+
+    Attributes:
+        reason: without the sample's name.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name} is {reason}")
+        self.reason = reason
+
+
 class TrainingFailedError(RuntimeError):
     """A run that could not go on, with advice: it diverged or ran out of memory. Exit code 1."""
 

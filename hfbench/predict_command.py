@@ -1,6 +1,7 @@
 """``hfbench predict``: answers of a fine-tuned model to new inputs."""
 
 import argparse
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from hfbench.errors import UserError
 
 if TYPE_CHECKING:
     from hfbench.report.predictions import Format
+    from hfbench.tasks.base import PredictingTask
 
 _ENDINGS: "dict[str, Format]" = {".json": "json", ".csv": "csv"}
 
@@ -19,7 +21,7 @@ def add_predict_parser(commands: Any) -> argparse.ArgumentParser:
     """Add the subcommand; the caller sets what it runs. Does not import torch."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "predict",
-        help="labels with probabilities for texts, images and recordings",
+        help="labels or transcripts of texts, images and recordings; what follows on a text",
         description="Preprocesses as in training where the model comes with its result.json. Only "
         "safetensors are loaded, and no code from a repository is run.",
     )
@@ -34,8 +36,14 @@ def add_predict_parser(commands: Any) -> argparse.ArgumentParser:
         "parquet) and txt files of texts; - reads one input a line from standard input",
     )
     parser.add_argument("--revision", help="branch, tag or commit of a hub repository")
-    parser.add_argument("--top", type=_positive, default=1, metavar="K", help="candidates an input")
+    parser.add_argument(
+        "--top",
+        type=_positive,
+        metavar="K",
+        help="candidates an input (default: the best; of several labels all that apply)",
+    )
     parser.add_argument("--text-column", metavar="C", help="of tables (default: as in training)")
+    add_sampling_arguments(parser)
     parser.add_argument("--batch-size", type=_positive, default=64, metavar="N")
     parser.add_argument(
         "--format",
@@ -62,6 +70,7 @@ def predict(options: argparse.Namespace) -> str:
     from hfbench.trained import find_trained
 
     trained = find_trained(options.model, options.revision)
+    set_sampling(trained.task, options)
     inputs = read_inputs(
         options.inputs,
         trained.task.modality,
@@ -93,6 +102,28 @@ def predict(options: argparse.Namespace) -> str:
         return text
     write_whole(output, text)
     return f"predictions: {output}\n"
+
+
+def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
+    """How a language model writes."""
+    group = parser.add_argument_group("language models", "greedy without temperature and top-p")
+    group.add_argument("--max-new-tokens", type=_positive, metavar="N", help="default: 64")
+    group.add_argument(
+        "--temperature", type=float, metavar="T", help="sample; 1: as the model says"
+    )
+    group.add_argument("--top-p", type=float, metavar="P", help="sample from this much probability")
+    group.add_argument("--seed", type=int, metavar="S", help="of sampling (default: 0)")
+
+
+def set_sampling(task: "PredictingTask", options: argparse.Namespace) -> None:
+    """Raises UserError where the task writes nothing, or for values out of range."""
+    names = ("max_new_tokens", "temperature", "top_p", "seed")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    if given and task.sampling is None:
+        option = next(iter(given)).replace("_", "-")
+        raise UserError(f"--{option} is for models that write text; {task.name} gives labels")
+    if task.sampling is not None:
+        task.sampling = dataclasses.replace(task.sampling, **given)
 
 
 def _check_writable(path: Path) -> None:

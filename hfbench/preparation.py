@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, set_seed
 from torch import nn
 
-from hfbench.config import RunConfig
+from hfbench.config import RunConfig, StrategyConfig
 from hfbench.data.splits import describe as describe_data
 from hfbench.errors import UserError
 from hfbench.models.loading import load_config
@@ -18,10 +18,16 @@ from hfbench.parameters import count_parameters
 from hfbench.record import run_folder
 from hfbench.report.tables import format_parameters
 from hfbench.results import ParameterReport
-from hfbench.strategies import apply_strategy, learning_rate_factor
+from hfbench.strategies import (
+    apply_strategy,
+    check_epochs,
+    layer_decay,
+    learning_rate_factor,
+)
 from hfbench.tasks import make_task
 from hfbench.tasks.base import Task, TaskData
 from hfbench.training.batching import epoch_batches, padding_share
+from hfbench.training.losses import OwnLoss
 from hfbench.training.optimizer import LearningRates
 from hfbench.training.precision import (
     Block,
@@ -42,6 +48,7 @@ class Prepared:
     model: nn.Module
     structure: Structure
     parameters: ParameterReport
+    new_parameters: frozenset[str]  # that no checkpoint gave
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
@@ -132,8 +139,13 @@ def prepare(config: RunConfig, task: Task, accelerator: Accelerator) -> Prepared
         set_seed(config.seed)  # the new head's values
         built = task.build_model(data)
     structure = find_structure(built.model)
+    check_epochs(structure, config.strategy, config.training.epochs)
     model = apply_strategy(built.model, structure, config.strategy, built.new_parameters)
-    return Prepared(task, data, model, structure, count_parameters(model, structure))
+    own_loss = task.own_loss(data)
+    if own_loss is not None:
+        OwnLoss(own_loss).attach(model)
+    counts = count_parameters(model, structure)
+    return Prepared(task, data, model, structure, counts, built.new_parameters)
 
 
 def describe(config: RunConfig, prepared: Prepared) -> str:
@@ -146,6 +158,8 @@ def describe(config: RunConfig, prepared: Prepared) -> str:
         describe_data(prepared.data.summary),
         f"learning rate {rates.rest:g} = {config.training.learning_rate:g} × {factor:g}, "
         f"head {rates.head:g}",
+        *_layer_rates(config, prepared.structure),
+        *_unfreezing(config.strategy, prepared.structure),
         *_padding(config, prepared),
         "",
         format_parameters(
@@ -155,6 +169,29 @@ def describe(config: RunConfig, prepared: Prepared) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def _layer_rates(config: RunConfig, structure: Structure) -> list[str]:
+    """The rates of embeddings and blocks under layer-wise decay; nothing without it."""
+    decay = config.training.layerwise_lr_decay
+    if decay is None:
+        return []
+    factor, rest = layer_decay(structure, decay), learning_rates(config).rest
+    named = {"embeddings": structure.embeddings[:1]}
+    named |= {f"block {index}": (block,) for index, block in enumerate(structure.blocks)}
+    rates = [f"{part} {rest * factor(name):.3g}" for part, names in named.items() for name in names]
+    return [f"layer-wise decay {decay:g}: {', '.join(rates)}"]
+
+
+def _unfreezing(strategy: StrategyConfig, structure: Structure) -> list[str]:
+    """In which epochs gradual unfreezing reaches which part; nothing for other strategies."""
+    if strategy.name != "gradual":
+        return []
+    first, last = strategy.every + 1, strategy.every * structure.depth + 1
+    return [
+        f"unfreezing: the head from epoch 1, block {structure.depth - 1} from epoch {first}, "
+        f"block 0 from epoch {last}, the embeddings from epoch {last + strategy.every}"
+    ]
 
 
 def _padding(config: RunConfig, prepared: Prepared) -> list[str]:

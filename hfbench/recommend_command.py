@@ -67,7 +67,7 @@ def recommend_text(options: argparse.Namespace) -> str:
 
     if options.limit < 1:
         raise UserError(f"--limit {options.limit} must be a number >= 1")
-    if options.num_labels is None and options.task != "causal_lm":
+    if options.num_labels is None and options.task not in ("causal_lm", "speech_recognition"):
         options.num_labels = DEFAULT_LABELS
     found = recommend(
         options.task,

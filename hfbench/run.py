@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from hfbench.config import RunConfig, flatten
+from hfbench.data.bad_rows import BAD_ROWS_FILE, write_bad_rows
 from hfbench.errors import (
     HubUnreachableError,
     NotTraceableError,
@@ -21,7 +22,7 @@ from hfbench.errors import (
 )
 from hfbench.models.checkpointing import gradient_checkpointing
 from hfbench.models.loading import hub_commit
-from hfbench.models.structure import canonical_name
+from hfbench.models.structure import canonical_name, is_scale
 from hfbench.prediction import plan_run, predict
 from hfbench.preparation import (
     Prepared,
@@ -32,9 +33,9 @@ from hfbench.preparation import (
     settle_threads,
 )
 from hfbench.record import Record, finished_result, run_folder
-from hfbench.results import Prediction, PrefixRecord, RunResult, Status
+from hfbench.results import UNTRAINED, Prediction, PrefixRecord, RunResult, Status
 from hfbench.saving import MODEL_FOLDER, save_model
-from hfbench.strategies import set_training_mode
+from hfbench.strategies import layer_decay, set_training_mode, unfreezing
 from hfbench.tasks import make_task
 from hfbench.tasks.base import Task
 from hfbench.training.batching import SampleSource
@@ -84,17 +85,24 @@ def run(config: RunConfig) -> RunResult:
             checkpoint_commit=hub_commit(config.model),
             parameters=prepared.parameters,
             data=dict(prepared.data.summary),
+            primary_metric=task.primary_metric,  # of what the data turned out to be
+            greater_is_better=task.greater_is_better,
         )
         begun = True
         if accelerator.is_main_process:
+            write_bad_rows(folder / BAD_ROWS_FILE, prepared.data.bad_rows)
             record.write("failed", "the process ended before the run: killed, or interrupted")
         start_tracker(config, accelerator)
         with behind_prefix(config, prepared, accelerator) as (shortened, prefix):
             record.update(prefix=prefix)
             record.update(predicted=foretell(config, shortened, accelerator))
+            test = score_untrained(config, shortened, accelerator)
             fitted = train(config, shortened, accelerator, folder)
             record.update(**_training_fields(fitted))
-            test = evaluate(config, task, prepared.model, shortened.data.test, accelerator, "test")
+            split = shortened.data.test
+            test |= evaluate(config, task, prepared.model, split, accelerator, "test")
+        bare = accelerator.unwrap_model(prepared.model)
+        test |= task.further_test_metrics(bare, prepared.data.test, accelerator)
         record.update(test_metrics=test, saved_bytes=save(config, prepared, accelerator, folder))
         record.update(total_seconds=time.perf_counter() - started)
         result = record.build("succeeded", None)
@@ -135,7 +143,7 @@ def behind_prefix(
         prepared.model,
         prepared.structure,
         {"train": data.train, "validation": data.validation, "test": data.test},
-        Reading(task.collate, task.sample_lengths, task.predictions, training.eval_batch_size),
+        Reading(task.collate, task.sample_lengths, task.comparable, training.eval_batch_size),
         visits=int(visits),
         accelerator=accelerator,
         always=config.cache == "always",
@@ -161,6 +169,21 @@ def foretell(config: RunConfig, prepared: Prepared, accelerator: Accelerator) ->
     return predict(plan, accelerator)
 
 
+def score_untrained(
+    config: RunConfig, prepared: Prepared, accelerator: Accelerator
+) -> dict[str, Any]:
+    """The primary metric on the test split before training, for tasks in which it means something.
+
+    Nothing is chosen by it.
+    """
+    task = prepared.task
+    if not task.tests_untrained:
+        return {}
+    model = prepared.model.to(accelerator.device)
+    found = evaluate(config, task, model, prepared.data.test, accelerator, "untrained")
+    return {f"{task.primary_metric}{UNTRAINED}": found[task.primary_metric]}
+
+
 def train(
     config: RunConfig, prepared: Prepared, accelerator: Accelerator, folder: Path
 ) -> FitResult:
@@ -179,6 +202,9 @@ def train(
         greater_is_better=task.greater_is_better,
         train_mode=lambda model: set_training_mode(model, structure),
         is_head=lambda name: structure.part_of(canonical_name(name)) == "head",
+        rate_factor=layer_decay(structure, config.training.layerwise_lr_decay),
+        decays=lambda name: not is_scale(name),
+        trains=unfreezing(structure, config.strategy, prepared.new_parameters),
     )
     checkpointed = config.training.gradient_checkpointing
     set_seed(config.seed, device_specific=True)  # dropout differs between processes
@@ -228,10 +254,10 @@ def save(
     """Save on the main process and check the saved model; its bytes (main process only)."""
     saved_bytes = None
     if accelerator.is_main_process:
-        test = prepared.data.test
         # Without Accelerate's mixed precision around forward: as whoever loads it will run it.
         model = accelerator.unwrap_model(prepared.model, keep_fp32_wrapper=False)
-        check = prepared.task.collate([test[i] for i in range(min(8, len(test)))])
+        check = prepared.task.check_batch(prepared.data.test)
+        check.pop("labels", None)  # those of several labels or a number not every model takes
         saved_bytes = save_model(
             model,
             prepared.task.save_processor,
@@ -265,7 +291,9 @@ def _training_fields(fitted: FitResult) -> dict[str, Any]:
 
 def _summary(result: RunResult, folder: Path) -> str:
     value = result.test_metrics[result.primary_metric]
+    before = result.test_metrics.get(f"{result.primary_metric}{UNTRAINED}")
+    untrained = "" if before is None else f" ({before:.4f} before training)"
     return (
-        f"{result.strategy}: test {result.primary_metric} {value:.4f}, trained "
+        f"{result.strategy}: test {result.primary_metric} {value:.4f}{untrained}, trained "
         f"{result.train_seconds:.1f} s, result and model in {folder}"
     )

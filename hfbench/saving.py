@@ -14,7 +14,7 @@ from torch import nn
 from hfbench.config import ModelConfig
 from hfbench.disk import sync
 from hfbench.errors import UserError
-from hfbench.models.loading import hub_commit, load_config, quiet
+from hfbench.models.loading import hub_commit, load_config, quiet, weights_name
 from hfbench.models.loading import load_model as load_checkpoint
 from hfbench.models.network import ScratchNetwork, is_network_folder
 from hfbench.training.batching import Batch
@@ -137,7 +137,7 @@ def check_saved(model: nn.Module, folder: Path, batch: Batch) -> None:
 def _write(model: Any, folder: Path, base: ModelConfig) -> None:
     if hasattr(model, "peft_config"):
         local = Path(base.checkpoint).expanduser()
-        named = str(local.resolve()) if local.exists() else base.checkpoint
+        named = str(local.resolve()) if local.exists() else weights_name(base)
         model.peft_config["default"].base_model_name_or_path = named
         adapted: Any = model.get_base_model()
         model.peft_config["default"].revision = hub_commit(base) or base.revision

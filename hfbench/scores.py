@@ -1,9 +1,10 @@
-"""Scores of classification from label indices, as plain numbers and lists.
+"""Scores of labels and of numbers, as plain numbers and lists.
 
-Everything follows from the confusion matrix. Definitions as scikit-learn has them (Pedregosa et
+Those of labels follow from the confusion matrix. Definitions as scikit-learn has them (Pedregosa et
 al., JMLR 12, 2011), to which tests hold them; importing it takes longer than a small training.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -105,3 +106,66 @@ def classification_metrics(
     if num_labels == 2:
         values.update(precision_recall_f1(predicted, true, "binary"))
     return values | confusion_matrix(predicted, true, num_labels)
+
+
+def multi_label_metrics(
+    predictions: npt.NDArray[np.bool_], references: npt.NDArray[np.bool_]
+) -> dict[str, Any]:
+    """Of which labels apply, (samples, labels) each.
+
+    ``precision``, ``recall`` and ``f1``, each ``_micro`` (over all pairs of sample and label) and
+    ``_macro`` (mean over all labels; 0 for a ratio of nothing); ``subset_accuracy``, the share of
+    samples of which every label is right; ``hamming_loss``, the share of wrong pairs; and
+    ``multilabel_confusion_matrix``, nested lists of [[true negatives, false positives], [false
+    negatives, true positives]] for each label.
+    """
+    right = (predictions & references).sum(axis=0)
+    predicted, true = predictions.sum(axis=0), references.sum(axis=0)
+    values: dict[str, Any] = {
+        "subset_accuracy": float((predictions == references).all(axis=1).mean()),
+        "hamming_loss": float((predictions != references).mean()),
+    }
+    for name, part, whole in (
+        ("precision", right, predicted),
+        ("recall", right, true),
+        ("f1", 2 * right, predicted + true),
+    ):
+        values[f"{name}_micro"] = float(_share(part.sum(), whole.sum()))
+        values[f"{name}_macro"] = float(_share(part, whole).mean())
+    wrong, missed = predicted - right, true - right
+    matrix = np.stack([len(references) - right - wrong - missed, wrong, missed, right], axis=1)
+    return values | {"multilabel_confusion_matrix": matrix.reshape(-1, 2, 2).tolist()}
+
+
+def regression_metrics(
+    predictions: npt.NDArray[np.floating[Any]], references: npt.NDArray[np.floating[Any]]
+) -> dict[str, Any]:
+    """Of numbers, (samples,) each: ``mse``, ``mae``, ``r2``, ``pearson`` and ``spearman``.
+
+    A correlation with numbers that are all equal, and ``r2`` of such references, is NaN.
+    """
+    found, true = predictions.astype(np.float64), references.astype(np.float64)
+    errors = found - true
+    spread = float(np.mean((true - true.mean()) ** 2))
+    mse = float(np.mean(errors**2))
+    return {
+        "mse": mse,
+        "mae": float(np.mean(np.abs(errors))),
+        "r2": 1 - mse / spread if spread else math.nan,
+        "pearson": _correlation(found, true),
+        "spearman": _correlation(_ranks(found), _ranks(true)),
+    }
+
+
+def _correlation(one: npt.NDArray[np.float64], two: npt.NDArray[np.float64]) -> float:
+    """Pearson's; NaN where one of them is constant."""
+    if np.ptp(one) == 0 or np.ptp(two) == 0:
+        return math.nan
+    return float(np.corrcoef(one, two)[0, 1])
+
+
+def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """From 1 on; equal values share the mean of their ranks."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    shared: npt.NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    return shared

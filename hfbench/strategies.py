@@ -5,13 +5,13 @@ A strategy is one small rule over the parts that ``find_structure`` found. No la
 
 import fnmatch
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from torch import nn
 
+from hfbench.adapters import add_adapter
 from hfbench.config import ADAPTERS, StrategyConfig
 from hfbench.errors import UserError
-from hfbench.models.loading import quiet
 from hfbench.models.structure import (
     Structure,
     canonical_name,
@@ -19,12 +19,19 @@ from hfbench.models.structure import (
     is_attention,
     is_duplicate,
     is_norm,
-    linear_layers,
 )
 
 # Multiples of the learning rate of full fine-tuning. LoRA wants about ten times as much (Schulman
-# et al. 2025, "LoRA Without Regret"); a head alone or biases alone want more.
-_LEARNING_RATE_FACTORS = {"lora": 10.0, "dora": 10.0, "head": 20.0, "bitfit": 20.0, "norm": 20.0}
+# et al. 2025, "LoRA Without Regret"); a head alone or biases alone want more,
+# factors that start at 1 most (3e-3 in Liu et al. 2022, section 3.5, beside the usual 5e-5).
+_LEARNING_RATE_FACTORS = {
+    "lora": 10.0,
+    "dora": 10.0,
+    "ia3": 50.0,
+    "head": 20.0,
+    "bitfit": 20.0,
+    "norm": 20.0,
+}
 
 
 def apply_strategy(
@@ -35,7 +42,7 @@ def apply_strategy(
 ) -> nn.Module:
     """Set which parameters train; returns the model to train.
 
-    That is ``model`` itself, or a ``peft.PeftModel`` around it for ``lora``. ``new_parameters``
+    That is ``model`` itself, or a ``peft.PeftModel`` around it for an adapter. ``new_parameters``
     are the names that the checkpoint did not contain: randomly initialised, so they always train.
     A parameter that is used twice (a tied output layer) belongs to the part that uses it first.
 
@@ -55,7 +62,8 @@ def apply_strategy(
         if id(parameter) in new or structure.part_of(name) in parts or id(parameter) in scattered
     }
     if strategy.name in ADAPTERS:
-        model = _add_lora(model, structure, strategy, trained)
+        blocks = [structure.blocks[i] for i in _chosen_blocks(model, structure, strategy)]
+        model = add_adapter(model, structure, strategy, blocks, trained)
     else:
         for parameter in model.parameters():
             parameter.requires_grad = id(parameter) in trained
@@ -67,7 +75,8 @@ def apply_strategy(
             f"initial values: {', '.join(frozen_new)}. Narrow the patterns."
         )
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        why = f"its head ({', '.join(structure.head) or 'none'}) has no parameters of its own"
+        tied = ", they are tied to the embeddings" if structure.head else ""
+        why = f"its head ({', '.join(structure.head) or 'none'}) has no parameters of its own{tied}"
         if strategy.freeze:
             why = f"strategy.freeze={list(strategy.freeze)} freezes the rest"
         raise UserError(
@@ -118,13 +127,68 @@ def learning_rate_factor(strategy: StrategyConfig) -> float:
     return _LEARNING_RATE_FACTORS.get(strategy.name, 1.0)
 
 
+def unfreezing(
+    structure: Structure, strategy: StrategyConfig, new_parameters: Collection[str] = ()
+) -> Callable[[str, int], bool] | None:
+    """Whether a parameter trains in an epoch (from 0) already; None: all do, from the first on.
+
+    Gradual unfreezing (Howard & Ruder 2018, section 3.3): in the first epochs what comes behind the
+    blocks, then from the last to the first one block more, the embeddings at the end. A newly
+    initialised parameter trains from the first epoch on.
+    """
+    if strategy.name != "gradual":
+        return None
+    new = set(map(canonical_name, new_parameters))
+
+    def trains(name: str, epoch: int) -> bool:
+        stage = 0 if canonical_name(name) in new else _stage(structure, structure.part_of(name))
+        return epoch >= strategy.every * stage
+
+    return trains
+
+
+def check_epochs(structure: Structure, strategy: StrategyConfig, epochs: int) -> None:
+    """Raise UserError where gradual unfreezing would end before everything trains."""
+    if strategy.name != "gradual":
+        return
+    needed = strategy.every * _stage(structure, "embeddings") + 1
+    if epochs < needed:
+        reached = (epochs - 1) // strategy.every
+        raise UserError(
+            f"training.epochs={epochs} ends before strategy {strategy.label!r} has unfrozen "
+            f"everything: it reaches the last {reached} of {structure.depth} blocks, and needs "
+            f"{needed} epochs for all and the embeddings. Set training.epochs={needed}, or choose "
+            f"last_{max(reached, 1)}"
+        )
+
+
+def layer_decay(structure: Structure, decay: float | None) -> Callable[[str], float]:
+    """By what layer-wise decay multiplies the learning rate of a parameter.
+
+    What comes behind the blocks has the full rate, each block ``decay`` times that of the block
+    behind it, the embeddings the least (Clark et al. 2020, ELECTRA, appendix A; BEiT likewise).
+    """
+
+    def factor(name: str) -> float:
+        return 1.0 if decay is None else decay ** _stage(structure, structure.place_of(name))
+
+    return factor
+
+
+def _stage(structure: Structure, part: str) -> int:
+    """0 behind the blocks, 1 for the last block, and so on to the embeddings."""
+    if part == "embeddings":
+        return structure.depth + 1
+    return structure.depth - int(part.split()[1]) if part.startswith("block ") else 0
+
+
 def _trained_parts(model: nn.Module, structure: Structure, strategy: StrategyConfig) -> set[str]:
-    """The parts whose parameters all train; LoRA's adapters and scattered ones come apart."""
+    """The parts whose parameters all train; adapters and scattered ones come apart."""
     match strategy.name:
-        case "full" | "scratch":
+        case "full" | "scratch" | "gradual":
             every_block = {f"block {index}" for index in range(structure.depth)}
             return {"embeddings", "final", "pooler", "head"} | every_block
-        case "head" | "lora" | "dora" | "bitfit" | "norm" | "attention":
+        case "head" | "lora" | "dora" | "ia3" | "bitfit" | "norm" | "attention":
             return {"head"}
         case "last_n" | "first_n" | "blocks":
             chosen = _chosen_blocks(model, structure, strategy)
@@ -172,97 +236,6 @@ def _chosen_blocks(
     if strategy.name == "first_n":
         return range(count or depth)
     return range(depth - (count or depth), depth)
-
-
-def _add_lora(
-    model: nn.Module, structure: Structure, strategy: StrategyConfig, trained: set[int]
-) -> nn.Module:
-    """Wrap the model with LoRA (Hu et al. 2021); modules holding ``trained`` ids train whole.
-
-    DoRA (Liu et al. 2024) beside that trains the length of every column of an adapted weight.
-    The names of all targets are given in full and no task type is set: PEFT's own defaults would
-    freeze a new head or adapt layers outside the blocks.
-    """
-    from peft import LoraConfig, get_peft_model  # here, because the other strategies need no PEFT
-
-    blocks = [structure.blocks[index] for index in _chosen_blocks(model, structure, strategy)]
-    targets = [
-        name
-        for name in linear_layers(model, structure, strategy.targets, blocks)
-        if not any(id(parameter) in trained for parameter in model.get_submodule(name).parameters())
-    ]
-    if not targets:
-        raise UserError(
-            f"strategy {strategy.label!r}: every targeted layer is newly initialised, there is "
-            "nothing pretrained to adapt. Choose scratch."
-        )
-    whole = _modules_to_train_whole(model, targets, trained)
-    _check_endings(model, whole)
-    trained_names = {name for name, p in model.named_parameters() if id(p) in trained}
-    config = LoraConfig(
-        r=strategy.r,
-        lora_alpha=strategy.lora_alpha,
-        lora_dropout=strategy.lora_dropout,
-        target_modules=targets,
-        modules_to_save=whole or None,
-        use_dora=strategy.name == "dora",
-        # GPT-2's Conv1D stores its weight as (inputs, outputs)
-        fan_in_fan_out=not any(isinstance(model.get_submodule(n), nn.Linear) for n in targets),
-    )
-    with quiet():
-        try:
-            peft_model: nn.Module = get_peft_model(model, config)
-        except ValueError as error:  # Mamba's output layer, for instance, is never called
-            raise UserError(f"strategy {strategy.label!r}: PEFT says: {error}") from error
-    for name, parameter in peft_model.named_parameters():
-        adapter = structure.part_of(name) == "adapter"
-        kept = canonical_name(name) in trained_names and not is_duplicate(name)
-        parameter.requires_grad = adapter or kept
-    return peft_model
-
-
-def _modules_to_train_whole(
-    model: nn.Module, targets: Collection[str], trained: set[int], name: str = ""
-) -> list[str]:
-    """The largest modules that PEFT must copy, train and save so that ``trained`` ids train."""
-    module = model.get_submodule(name)
-    parameters = dict(module.named_parameters(remove_duplicate=False))
-    if not any(id(parameter) in trained for parameter in parameters.values()):
-        return []
-    if name and all(id(parameter) in trained for parameter in parameters.values()):
-        return [name]
-    direct = [n for n, p in module.named_parameters(recurse=False) if id(p) in trained]
-    if direct:
-        outside = {id(p) for n, p in model.named_parameters() if not n.startswith(f"{name}.")}
-        shared = any(id(parameter) in outside for parameter in parameters.values())
-        if not name or shared or any(target.startswith(f"{name}.") for target in targets):
-            raise UserError(
-                f"lora cannot train {', '.join(f'{name}.{n}'.lstrip('.') for n in direct)}: an "
-                "adapter file holds whole modules, and this parameter has none of its own. "
-                "Choose another strategy, or a model configuration without this parameter."
-            )
-        return [name]
-    return [
-        found
-        for child, _ in module.named_children()
-        for found in _modules_to_train_whole(
-            model, targets, trained, f"{name}.{child}" if name else child
-        )
-    ]
-
-
-def _check_endings(model: nn.Module, whole: list[str]) -> None:
-    """PEFT compares only the ends of names, and would copy others that end alike."""
-    others = [
-        name
-        for name, _ in model.named_modules(remove_duplicate=False)
-        if name.endswith(tuple(whole)) and name not in whole
-    ]
-    if others:
-        raise UserError(
-            f"lora cannot train {', '.join(whole)}: PEFT would also take {', '.join(others)}, "
-            "whose names end alike. Choose another strategy."
-        )
 
 
 def _freeze_matching(model: nn.Module, patterns: Collection[str]) -> None:

@@ -5,7 +5,7 @@ no code of a repository is run.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,21 @@ from huggingface_hub import snapshot_download
 from torch import nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from hfbench.config import DataConfig, ModelConfig, RunConfig, data_config
+from hfbench.config import (
+    DataConfig,
+    DecodingConfig,
+    ModelConfig,
+    RunConfig,
+    StrategyConfig,
+    data_config,
+    decoding_config,
+)
 from hfbench.errors import UserError
 from hfbench.hub_access import BUNDLED, hub_errors, local_path
 from hfbench.models.bundled import resolve_checkpoint
 from hfbench.models.configuration import CONFIG_FILE, find_configuration
 from hfbench.models.meta import task_of_class
-from hfbench.models.network import is_network_folder
+from hfbench.models.network import ScratchNetwork, is_network_folder
 from hfbench.results import RESULT_FILE, RunResult
 from hfbench.saving import ADAPTER_FILE, MODEL_FOLDER, adapter_base, load_model
 from hfbench.tasks import TASKS, make_task
@@ -30,6 +38,7 @@ FETCHED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")  # of a rep
 # What is assumed of a model that no result.json of ours comes with.
 ASSUMED_MAX_LENGTH = 512  # tokens; fewer where the model takes fewer
 ASSUMED_MAX_SECONDS = 10.0
+ASSUMED_SPEECH_SECONDS = 30.0  # transcripts are of whole recordings
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ class TrainedModel:
         Raises UserError for missing weights and a head of another kind.
         """
         model: Any = load_model(self.folder)
-        self.task.check_trained(model.config)
+        self.task.fit_to(getattr(model, "config", None))  # a network from scratch has none
         network: nn.Module = model
         return network
 
@@ -76,7 +85,8 @@ def find_trained(name: str, revision: str | None = None) -> TrainedModel:
     """
     folder, commit = _locate(name, revision)
     architecture = _architecture(name, folder)
-    own = task_of_class(architecture)
+    network = architecture == ScratchNetwork.__name__
+    own = "mnist_mlp" if network else task_of_class(architecture)
     result = _result_of(folder)
     wanted = own if result is None else result.task
     if own is None or own != wanted or own not in TASKS:
@@ -85,12 +95,25 @@ def find_trained(name: str, revision: str | None = None) -> TrainedModel:
             f"{name!r} is a {architecture}: it has no trained head for {needed}. Fine-tune it "
             "first (hfbench compare, or a recipe) and give the run's folder"
         )
-    assumed = DataConfig(max_length=ASSUMED_MAX_LENGTH, max_seconds=ASSUMED_MAX_SECONDS)
-    data = assumed if result is None else data_config(result.config["data"])
-    config = RunConfig(task=own, model=ModelConfig(checkpoint=str(folder)), data=data)
+    speech = own == "speech_recognition"
+    assumed = DataConfig(
+        max_length=ASSUMED_MAX_LENGTH,
+        max_seconds=ASSUMED_SPEECH_SECONDS if speech else ASSUMED_MAX_SECONDS,
+    )
+    data = assumed if result is None else _data_of(result)
+    decoding = DecodingConfig()
+    if result is not None:
+        decoding = decoding_config(result.config.get("decoding", {}))
+    config = RunConfig(
+        task=own,
+        model=ModelConfig(checkpoint="" if network else str(folder)),
+        data=data,
+        strategy=StrategyConfig(name="scratch" if network else "full"),
+        decoding=decoding,
+    )
     task = make_task(config)
-    assert isinstance(task, PredictingTask)  # as all tasks whose heads are transformers' classes
-    task.processor = task.load_processor()
+    assert isinstance(task, PredictingTask)  # as all tasks
+    task.processor = task.processor_of(folder)
     return TrainedModel(
         name=name,
         folder=folder,
@@ -151,13 +174,10 @@ def _download(name: str, revision: str | None) -> tuple[Path, str]:
 
 
 def _architecture(name: str, folder: Path) -> str:
-    """The network's class. Raises UserError where that is none of transformers."""
+    """The network's class. Raises UserError where that is none of transformers or our own."""
     values = find_configuration(str(folder)).values
     if is_network_folder(folder):
-        raise UserError(
-            f"{name!r} is a network of hfbench's own (mnist_mlp); predictions for new inputs are "
-            "given with fine-tuned checkpoints"
-        )
+        return ScratchNetwork.__name__
     named = values.get("architectures") or [None]
     known = values.get("model_type") in CONFIG_MAPPING and hasattr(transformers, str(named[0]))
     if known:
@@ -183,6 +203,12 @@ def _result_of(folder: Path) -> RunResult | None:
     return None
 
 
+def _data_of(result: RunResult) -> DataConfig:
+    """The settings of the training's data, with the completions' column where it was found."""
+    data = data_config(result.config["data"])
+    return replace(data, completion_column=result.data.get("columns", {}).get("completion"))
+
+
 def _what_it_is(name: str, folder: Path, commit: str | None, architecture: str) -> str:
     where = name if commit is None else f"{name}, revision {commit}"
     note = f"model: {where} ({architecture})"
@@ -192,7 +218,7 @@ def _what_it_is(name: str, folder: Path, commit: str | None, architecture: str) 
 
 
 def _preprocessing(task: PredictingTask, data: DataConfig, *, known: bool) -> str:
-    settings = [f"data.{key}={getattr(data, key)}" for key in task.input_settings]
+    settings = [f"data.{key}={getattr(data, key)!r}" for key in task.input_settings]
     if known:
         return ", ".join(["preprocessing: as in training", *settings])
     return ", ".join([f"assumed, as there is no {RESULT_FILE}: {task.name}", *settings])

@@ -1,4 +1,4 @@
-"""What the three pretrain_*.py recipes share: arguments, the call of the loop, the model card."""
+"""What the pretrain_*.py recipes share: arguments, the call of the loop, the model card."""
 
 import argparse
 import sys
@@ -64,7 +64,7 @@ def argument_parser(
     learning_rate: float,
     mixed_precision: Literal["no", "bf16"],
 ) -> argparse.ArgumentParser:
-    """The arguments that all three recipes have, with one recipe's defaults."""
+    """The arguments that all of these recipes have, with one recipe's defaults."""
     parser = argparse.ArgumentParser(description=doc.split("\n")[0])
     parser.add_argument(
         "--data-notes",

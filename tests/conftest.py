@@ -140,6 +140,35 @@ def tiny_wav2vec2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GPT2LMHeadModel: hidden 32, 3 blocks, 64 positions, byte-level tokenizer of 300 tokens."""
+    import torch
+    from tokenizers.implementations import ByteLevelBPETokenizer
+    from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
+
+    folder = tmp_path_factory.mktemp("tiny_gpt2")
+    trainer = ByteLevelBPETokenizer()
+    trainer.train_from_iterator(
+        [TINY_WORDS] * 3, vocab_size=300, special_tokens=["<|endoftext|>"], show_progress=False
+    )
+    trained = json.loads(trainer.to_str())["model"]
+    merges = [tuple(pair) for pair in trained["merges"]]
+    GPT2Tokenizer(vocab=trained["vocab"], merges=merges).save_pretrained(folder)
+    config = GPT2Config(
+        vocab_size=300,
+        n_embd=32,
+        n_layer=3,
+        n_head=4,
+        n_positions=64,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    torch.manual_seed(0)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 texts of two classes that their words tell apart, as jsonl."""
     folder = tmp_path_factory.mktemp("texts")
@@ -180,4 +209,23 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index in range(20):
             wave = 0.3 * np.sin(2 * np.pi * hertz * seconds) + 0.01 * rng.normal(size=1600)
             soundfile.write(folder / label / f"{index}.wav", wave, 16000)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train, validation and test tables and their recordings."""
+    import soundfile
+    from spoken_tones import TRANSCRIPTS, spoken
+
+    folder = tmp_path_factory.mktemp("speech")
+    for number, (split, count) in enumerate({"train": 36, "validation": 6, "test": 7}.items()):
+        rows = []
+        for index in range(count):
+            text = TRANSCRIPTS[index % len(TRANSCRIPTS)]
+            soundfile.write(
+                folder / f"{split}{index}.wav", spoken(text, 100 * number + index), 16000
+            )
+            rows.append({"audio": f"{split}{index}.wav", "transcript": text, "speaker": "x"})
+        (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
     return folder

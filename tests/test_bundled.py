@@ -26,7 +26,7 @@ import hfbench
 
 BUNDLED = Path(hfbench.__file__).parent / "bundled"
 DATA_SETS = ("python-docs", "spoken-digits")
-CHECKPOINTS = ("bert-tiny", "vit-tiny", "wav2vec2-tiny")
+CHECKPOINTS = ("bert-tiny", "gpt-tiny", "vit-tiny", "wav2vec2-tiny")
 SPLITS = ("train", "validation", "test")
 MEGABYTE = 1_000_000
 

@@ -77,11 +77,17 @@ def launch(
     return result
 
 
-def test_two_processes_give_the_numbers_of_one(config: Path, tmp_path: Path) -> None:
-    one = launch(config, 1, tmp_path / "one")
-    two = launch(config, 2, tmp_path / "two")
+@pytest.mark.parametrize(
+    ("strategy", "epochs"), [("full", 3), pytest.param("gradual", 5, marks=pytest.mark.slow)]
+)
+def test_two_processes_give_the_numbers_of_one(
+    config: Path, tmp_path: Path, strategy: str, epochs: int
+) -> None:
+    more = (f"strategy={strategy}", f"training.epochs={epochs}")
+    one = launch(config, 1, tmp_path / "one", *more)
+    two = launch(config, 2, tmp_path / "two", *more)
     assert (one["num_processes"], two["num_processes"]) == (1, 2)
-    assert one["steps"] == two["steps"] == 9  # 5 batches, windows of 2, 2 and 1, three epochs
+    assert one["steps"] == two["steps"] == 3 * epochs  # 5 batches, windows of 2, 2 and 1
 
     for a, b in zip(one["history"], two["history"], strict=True):
         assert b["train_loss"] == pytest.approx(a["train_loss"], abs=1e-5)

@@ -195,7 +195,7 @@ def test_code_from_a_repository_is_refused_without_asking(
 @pytest.mark.parametrize("name", bundled_checkpoints())
 def test_bundled_checkpoints_are_found(name: str) -> None:
     source = ModelConfig(checkpoint=f"bundled/{name}")
-    assert load_config(source).model_type in name
+    assert load_config(source).model_type.startswith(name.removesuffix("-tiny"))  # gpt2: gpt-tiny
 
 
 def test_a_hub_name_without_a_hub_is_its_own_error() -> None:

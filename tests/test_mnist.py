@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_run import FRESH
 
-from hfbench.cli import recipe_main
+from hfbench.cli import main, recipe_main
 from hfbench.config import load_config
 from hfbench.preparation import learning_rates, prepare
 from hfbench.results import RunResult
@@ -72,6 +72,30 @@ def test_the_saved_network_gives_the_same_logits_in_a_fresh_process(
     script = [sys.executable, "-c", FRESH, str(tmp_path / "model")]
     subprocess.run([*script, str(tmp_path / "batch.safetensors"), str(target)], check=True)
     assert torch.equal(load_file(target)["logits"], expected)
+
+
+def test_predictions_for_files_are_those_of_the_runs_evaluation(
+    mnist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = arguments("mnist_mlp", mnist, tmp_path / "run", "network.normalisation=standard")
+    assert recipe_main("mnist_mlp", None, args) == 0
+    images, labels = patterns(100, seed=1)  # the test split
+    files = [tmp_path / f"{number}.png" for number in range(len(images))]
+    for file, image in zip(files, images, strict=True):
+        Image.fromarray(image).save(file)
+    Image.fromarray(images[0]).resize((56, 56), Image.Resampling.NEAREST).save(tmp_path / "big.png")
+    capsys.readouterr()
+    inputs = [*map(str, files), str(tmp_path / "big.png")]
+    assert main(["predict", str(tmp_path / "run"), *inputs, "--format", "json"]) == 0
+    *found, big = json.loads(capsys.readouterr().out)["predictions"]
+    right = [int(row["label"]) == label for row, label in zip(found, labels, strict=True)]
+    result = RunResult.load(tmp_path / "run/result.json")
+    assert sum(right) / len(right) == pytest.approx(result.test_metrics["accuracy"])
+    assert big["label"] == found[0]["label"]
+
+    (tmp_path / "notes.txt").write_text("no image")
+    assert main(["predict", str(tmp_path / "run"), str(tmp_path / "notes.txt")]) == 2
+    assert "notes.txt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("normalisation", ["unit", "standard"])
@@ -232,7 +256,6 @@ def test_a_thousand_steps_give_the_tutorials_losses(tmp_path: Path) -> None:
 def test_compare_runs_a_network_from_scratch_without_being_told(
     mnist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from hfbench.cli import main
 
     command = ["compare", "--config", str(CONFIGS / "mnist_mlp.yaml"), "--seeds", "0,1"]
     more = [f"data.source={mnist}", "training.epochs=1", "--output", str(tmp_path)]

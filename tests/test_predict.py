@@ -18,9 +18,8 @@ from safetensors.torch import load_file, save_file
 from tiny_runs import overrides
 
 from hfbench.cli import main
-from hfbench.config import NetworkConfig, RunConfig, load_config
+from hfbench.config import RunConfig, load_config
 from hfbench.data.splits import load_splits
-from hfbench.models.network import ScratchNetwork
 from hfbench.report.predictions import format_predictions
 from hfbench.results import RunResult
 from hfbench.run import run
@@ -348,15 +347,9 @@ def test_a_place_without_a_model_is_named(
     several = tmp_path / "several"
     shutil.copytree(folder, several / "full_seed0")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "mlp").mkdir()
-    names = ("0", "1")
-    ScratchNetwork(NetworkConfig(), height=8, width=8, label_names=names).save_pretrained(
-        tmp_path / "mlp"
-    )
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/config.json").write_text("{")
     cases = {
-        str(tmp_path / "mlp"): "is a network of hfbench's own (mnist_mlp)",
         str(tmp_path / "broken"): "is not a JSON file",
         str(failed): "is a run without a model: failed, killed. Repeat its command",
         str(several): f"holds several runs; give one of {several / 'full_seed0'}",
@@ -423,12 +416,10 @@ def test_adapters_that_miss_something(
     assert "describes no adapter" in refusal(capsys, text_adapter, "good")
 
 
-def test_a_model_that_does_not_choose_one_label_is_refused(
-    text_model: Path, capsys: Captured
-) -> None:
-    change_json(text_model / "config.json", problem_type="multi_label_classification")
+def test_outputs_of_an_unknown_meaning_are_refused(text_model: Path, capsys: Captured) -> None:
+    change_json(text_model / "config.json", problem_type="regression")
     error = refusal(capsys, text_model, "good")
-    assert "the model does multi label classification with 2 labels" in error
+    assert "the model does regression with 2 outputs" in error
 
 
 def test_wrong_inputs_and_outputs_end_before_the_weights_are_loaded(

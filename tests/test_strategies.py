@@ -493,7 +493,7 @@ def test_new_parameters_cannot_be_frozen() -> None:
 
 def test_lora_names_a_new_parameter_that_an_adapter_cannot_hold() -> None:
     model = tiny_models.wav2vec2()
-    with pytest.raises(UserError, match=r"lora cannot train wav2vec2\.masked_spec_embed"):
+    with pytest.raises(UserError, match=r"an adapter cannot train wav2vec2\.masked_spec_embed"):
         apply_strategy(
             model, find_structure(model), parse_strategy("lora"), ["wav2vec2.masked_spec_embed"]
         )
@@ -509,6 +509,7 @@ def test_lora_refuses_a_head_that_peft_would_confuse_with_another_module() -> No
 def test_learning_rate_factors() -> None:
     factors = {"full": 1, "scratch": 1, "last_2": 1, "first_2": 1, "blocks:0": 1}
     factors |= {"lora": 10, "lora:r=4": 10, "head": 20, "bitfit": 20, "norm": 20, "attention": 1}
+    factors |= {"ia3": 50, "gradual": 1}
     for strategy, factor in factors.items():
         assert learning_rate_factor(parse_strategy(strategy)) == factor
     assert learning_rate_factor(StrategyConfig("lora", learning_rate_factor=3.0)) == 3.0

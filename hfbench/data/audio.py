@@ -1,14 +1,19 @@
 """Sounds from files or bytes, decoded with soundfile and resampled with soxr."""
 
 import io
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 import soxr
 
-from hfbench.errors import UserError
+from hfbench.errors import UnreadableError
 
+UNKNOWN_BYTES = 2**31 - 2**16  # what writes a stream puts about this, or 2**32 - 1, for its size
 MIN_SECONDS = 0.05  # shorter clips are padded with silence: networks need one whole frame
 
 
@@ -20,24 +25,71 @@ def decode_audio(
     Channels are averaged. The rate is changed with a band-limited filter (soxr, quality HQ).
     Longer clips keep their middle ``max_seconds``. ``name`` says in the error which clip it is.
 
-    Raises UserError when the file is missing, broken or empty.
+    Raises UnreadableError when the file is missing, broken, truncated or empty.
     """
-    try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else source
-        frames, own_rate_hz = soundfile.read(file, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise UserError(f"{name} is not a readable sound: {error}") from error
+    with _opened(source, name) as file:
+        missing_bytes = _missing_wav_bytes(file)
+        file.seek(0)
+        with soundfile.SoundFile(file) as sound:
+            own_rate_hz, expected = sound.samplerate, sound.frames
+            frames = sound.read(dtype="float32", always_2d=True)
+    if missing_bytes:
+        raise UnreadableError(
+            name, f"a truncated sound: its last {missing_bytes:,} bytes are missing"
+        )
     if len(frames) == 0:
-        raise UserError(f"{name} is an empty sound")
+        raise UnreadableError(name, "an empty sound")
+    if len(frames) < expected:
+        raise UnreadableError(
+            name, f"a truncated sound: it has {len(frames):,} of {expected:,} samples"
+        )
     clip = frames.mean(axis=1)
     if own_rate_hz != sample_rate_hz:
         clip = soxr.resample(clip, own_rate_hz, sample_rate_hz, quality="HQ")
     if not np.isfinite(clip).all():
-        raise UserError(f"{name} holds numbers that are not finite")
+        raise UnreadableError(name, "a sound with numbers that are not finite")
     clip = crop_centre(clip, round(max_seconds * sample_rate_hz))
     missing = round(MIN_SECONDS * sample_rate_hz) - len(clip)
     padded: npt.NDArray[np.float32] = np.pad(clip, (0, max(0, missing))).astype(np.float32)
     return padded
+
+
+def audio_seconds(source: str | bytes, name: str) -> float:
+    """How long a clip is, by its header. Raises UnreadableError when it is missing or broken."""
+    with _opened(source, name) as file:
+        return float(soundfile.info(file).duration)
+
+
+@contextmanager
+def _opened(source: str | bytes, name: str) -> Iterator[BinaryIO]:
+    """The file, where everything that goes wrong with it is an UnreadableError."""
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+            yield file
+    except soundfile.LibsndfileError as error:
+        raise UnreadableError(name, f"not a readable sound: {error.error_string}") from error
+    except OSError as error:
+        raise UnreadableError(name, f"not a readable sound: {error.strerror or error}") from error
+
+
+def _missing_wav_bytes(file: BinaryIO) -> int:
+    """How many bytes the data chunk of a RIFF file announces behind the file's end.
+
+    0 for other kinds of file and for the sizes that stand for an unknown one, as of a stream.
+    libsndfile reads what is there and says nothing. Format: Microsoft and IBM, Multimedia
+    Programming Interface and Data Specifications 1.0, 1991.
+    """
+    header = file.read(12)
+    if header[:4] != b"RIFF" or header[8:] != b"WAVE":
+        return 0
+    while len(chunk := file.read(8)) == 8:
+        name, size = struct.unpack("<4sI", chunk)
+        if name == b"data":
+            start = file.tell()
+            there = file.seek(0, io.SEEK_END) - start
+            return max(0, size - there) if size < UNKNOWN_BYTES else 0
+        file.seek(size + size % 2, io.SEEK_CUR)
+    return 0
 
 
 def crop_centre(clip: npt.NDArray[np.float32], samples: int) -> npt.NDArray[np.float32]:

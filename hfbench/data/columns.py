@@ -1,6 +1,6 @@
-"""Which columns hold the input and the label, and what the labels are called."""
+"""Which columns hold the input and the label."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from hfbench.errors import UserError
 Modality = Literal["text", "image", "audio"]
 
 LABEL_NAMES = ("label", "labels", "class", "category", "intent", "emotion", "sentiment", "target")
+TRANSCRIPT_NAMES = ("transcript", "transcription", "text", "sentence", "normalized_text")
 INPUT_NAMES: dict[Modality, tuple[str, ...]] = {
     "text": (
         *("text", "sentence", "content", "review", "document", "comment", "tweet", "message"),
@@ -31,10 +32,20 @@ PAIR_NAMES = (
     ("text1", "text2"),
 )
 
+COMPLETION_PAIRS = (
+    ("prompt", "completion"),
+    ("document", "summary"),
+    ("dialogue", "summary"),
+    ("article", "highlights"),
+    ("source", "target"),
+    ("instruction", "output"),
+    ("instruction", "response"),
+)
+
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns in the data as they came."""
+    """Names of the columns in the data as they came; of several ``label`` columns the first."""
 
     input: str
     label: str
@@ -52,83 +63,21 @@ def detect_columns(dataset: Dataset, data: DataConfig, modality: Modality) -> Co
         "image": data.image_column,
         "audio": data.audio_column,
     }[modality]
-    label = _configured(dataset, data.label_column, "label_column") or _only(
-        dataset, label_candidates(dataset), "label_column"
+    of_labels = [_configured(dataset, name, "label_columns") for name in data.label_columns]
+    label = (
+        next(filter(None, of_labels), None)
+        or _configured(dataset, data.label_column, "label_column")
+        or _only(dataset, label_candidates(dataset), "label_column")
     )
+    taken = {label, *of_labels}
     pair = _configured(dataset, data.text_pair_column, "text_pair_column")
     found = _configured(dataset, configured, f"{modality}_column")
     if found is None and pair is None and modality == "text":
-        found, pair = detect_pair(dataset, taken={label})
+        found, pair = detect_pair(dataset, taken)
     if found is None:
-        candidates = input_candidates(dataset, modality, taken={label, pair})
+        candidates = input_candidates(dataset, modality, taken | {pair})
         found = _only(dataset, candidates, f"{modality}_column")
     return Columns(found, label, pair if modality == "text" else None)
-
-
-def label_names(train: Dataset, column: str) -> tuple[str, ...]:
-    """Names of the labels; their position is the label's number.
-
-    The order of a ``ClassLabel`` is kept. Other labels are sorted, as numbers if all are integers.
-    """
-    feature = train.features[column]
-    if isinstance(feature, ClassLabel):
-        return tuple(feature.names)
-    values = train[column][:]
-    given = _given(values, feature)
-    names = sorted(
-        {str(_plain(value)) for value, known in zip(values, given, strict=True) if known}
-    )
-    integers = all(name.removeprefix("-").isdecimal() for name in names)
-    return tuple(sorted(names, key=int) if integers else names)
-
-
-def encode_labels(dataset: Dataset, column: str, names: tuple[str, ...], split: str) -> list[int]:
-    """The numbers of a split's labels.
-
-    Raises UserError naming the row for a missing label (None, empty, or a -1 that stands for none),
-    and the label for one that ``names`` lacks.
-    """
-    feature = dataset.features[column]
-    if isinstance(feature, Value) and feature.dtype.startswith("float"):
-        raise UserError(
-            f"column {column!r} holds numbers with a fraction: classification needs labels "
-            "(words or whole numbers); regression is not supported"
-        )
-    if not isinstance(feature, (Value, ClassLabel)):
-        raise UserError(f"column {column!r} must hold one label a row; it holds {feature}")
-    numbers = {name: number for number, name in enumerate(names)}
-    encoded = []
-    values = dataset[column][:]
-    for row, (value, given) in enumerate(zip(values, _given(values, feature), strict=True)):
-        if not given:
-            raise UserError(
-                f"split {split!r} has no label in row {row} ({column}={value!r}): the labels of "
-                "public test sets are often withheld; choose another split, e.g. "
-                "data.test_split=validation"
-            )
-        name = feature.int2str(value) if isinstance(feature, ClassLabel) else str(_plain(value))
-        if name not in numbers:
-            raise UserError(
-                f"split {split!r} has the label {name!r} (row {row}), which train lacks; "
-                f"train has: {', '.join(names)}"
-            )
-        encoded.append(numbers[name])
-    return encoded
-
-
-def _given(values: list[Any], feature: Any) -> list[bool]:
-    """Which labels of a split are there.
-
-    The number -1 stands for none in a ``ClassLabel``, and where no row has another label; beside
-    others it is a label as in {-1, 1}.
-    """
-    withheld = isinstance(feature, ClassLabel) or all(value in (None, -1) for value in values)
-    missing = (None, "", -1) if withheld else (None, "")
-    return [value not in missing for value in values]
-
-
-def _plain(value: Any) -> Any:
-    return value.strip() if isinstance(value, str) else value
 
 
 def _configured(dataset: Dataset, name: str | None, key: str) -> str | None:
@@ -159,17 +108,58 @@ def input_candidates(
     return [name for name, kind in free.items() if isinstance(kind, media)] or named
 
 
-def detect_pair(dataset: Dataset, taken: Collection[str]) -> tuple[str | None, str | None]:
+def detect_pair(dataset: Dataset, taken: Collection[str | None]) -> tuple[str | None, str | None]:
     """Two sentences to be compared, e.g. premise and hypothesis; (None, None) without."""
+    return _detect_pair_of(PAIR_NAMES, dataset, taken)
+
+
+def _detect_pair_of(
+    names: Sequence[tuple[str, str]], dataset: Dataset, taken: Collection[str | None]
+) -> tuple[str | None, str | None]:
     strings = {
         name.lower(): name
         for name, kind in dataset.features.items()
         if name not in taken and _is_string(kind)
     }
-    pairs = [pair for pair in PAIR_NAMES if strings.keys() >= set(pair)]
+    pairs = [pair for pair in names if strings.keys() >= set(pair)]
     if len(pairs) != 1:
         return None, None
     return strings[pairs[0][0]], strings[pairs[0][1]]
+
+
+def detect_texts(dataset: Dataset, data: DataConfig) -> tuple[str, str | None]:
+    """The column with the texts and, where these are prompts, the one with their completions.
+
+    Raises UserError as ``detect_columns`` does.
+    """
+    completion = _configured(dataset, data.completion_column, "completion_column")
+    text = _configured(dataset, data.text_column, "text_column")
+    if text is None and completion is None:
+        text, completion = _detect_pair_of(COMPLETION_PAIRS, dataset, taken=())
+    if text is None:
+        text = _only(dataset, input_candidates(dataset, "text", {completion}), "text_column")
+    if text == completion:
+        raise UserError(f"data.completion_column={text!r} is the text column: name another one")
+    return text, completion
+
+
+def detect_speech(dataset: Dataset, data: DataConfig) -> tuple[str, str]:
+    """The columns with the recordings and with their transcripts (``data.text_column``).
+
+    Raises UserError as ``detect_columns`` does.
+    """
+    text = _configured(dataset, data.text_column, "text_column")
+    if text is None:
+        named = [
+            name
+            for name, kind in dataset.features.items()
+            if name.lower() in TRANSCRIPT_NAMES and _is_string(kind)
+        ]
+        text = _only(dataset, named, "text_column")
+    audio = _configured(dataset, data.audio_column, "audio_column") or _only(
+        dataset, input_candidates(dataset, "audio", {text}), "audio_column"
+    )
+    return audio, text
 
 
 def _is_string(kind: Any) -> bool:

@@ -1,8 +1,8 @@
-"""Data in local files: tables, folders of tables, folders of images or sounds by class."""
+"""Data in local files: tables, folders of tables, folders of images, sounds or texts."""
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from hfbench.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+CLASS_TEXT_SUFFIX = ".txt"
+METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+FILE_COLUMN = "file_name"  # of metadata, as datasets' imagefolder and audiofolder have it
 SPLIT_NAMES = ("train", "validation", "valid", "val", "dev", "test")
 
 
@@ -23,8 +26,10 @@ def load_local(path: Path) -> dict[str, Dataset]:
 
     A single table is the split ``train``. A folder holds tables named by split (``train.csv``,
     ``test-00000-of-00001.parquet``, also under ``data/``), or ``class/file`` or
-    ``split/class/file`` with images or sounds; their column is ``image`` or ``audio`` and holds
-    the file's path. Or a folder holds MNIST's four idx files.
+    ``split/class/file`` with images, sounds or texts; the column of images and sounds is ``image``
+    or ``audio`` and holds the file's path. Or it holds images or sounds and, beside them or for
+    each split, a table ``metadata.csv`` (jsonl, parquet) with the column ``file_name``, whose
+    other columns are kept. Or a folder holds MNIST's four idx files.
 
     Raises UserError for an unknown kind of file, an unreadable table and a folder of another
     shape.
@@ -34,17 +39,19 @@ def load_local(path: Path) -> dict[str, Dataset]:
     if holds_idx_files(path):
         return load_idx_folder(path)
     for folder in (path, path / "data"):
-        tables = _visible(folder, lambda entry: entry.suffix.lower() in TABLE_READERS)
+        tables = _visible(folder, _is_table)
         if tables:
             return _load_tables(folder, tables)
+    if table := _metadata_of(path):
+        return _by_first_folder(load_table(table), table)
     splits = _visible(path, lambda entry: entry.is_dir() and entry.name in SPLIT_NAMES)
     if splits:
-        return {folder.name: _load_class_folders(folder) for folder in splits}
+        return {folder.name: _load_split_folder(folder) for folder in splits}
     return {"train": _load_class_folders(path)}
 
 
 def load_table(path: Path) -> Dataset:
-    """One .csv, .tsv, .json, .jsonl or .parquet file, in memory.
+    """One .csv, .tsv, .json, .jsonl, .parquet or .txt file, in memory.
 
     Every value of .csv and .tsv is a string. Fields of .csv may be quoted; in .tsv a quote is an
     ordinary character (IANA text/tab-separated-values).
@@ -94,28 +101,97 @@ def _is_of_split(stem: str, split: str) -> bool:
     return stem == split or stem.startswith((f"{split}-", f"{split}_", f"{split}."))
 
 
-def _load_class_folders(folder: Path) -> Dataset:
-    """``folder/class/.../file`` as a path column and the column ``label`` (the class's name)."""
-    classes = _visible(folder, Path.is_dir)
-    files = [
-        (file, label.name)
-        for label in classes
-        for file in files_below(label, IMAGE_SUFFIXES + AUDIO_SUFFIXES)
-    ]
-    kinds = {"audio" if f.suffix.lower() in AUDIO_SUFFIXES else "image" for f, _ in files}
-    if len(kinds) != 1:
-        found = "both images and sounds" if kinds else "no images or sounds in class folders"
+def _is_table(entry: Path) -> bool:
+    """Metadata is none, nor is a txt file without a split's name, such as LICENSE.txt."""
+    if entry.suffix.lower() == ".txt":
+        return any(_is_of_split(entry.stem, split) for split in SPLIT_NAMES)
+    return entry.suffix.lower() in TABLE_READERS and entry.name not in METADATA_NAMES
+
+
+def _load_split_folder(folder: Path) -> Dataset:
+    table = _metadata_of(folder)
+    if table is None:
+        return _load_class_folders(folder)
+    return _with_media(load_table(table), table)
+
+
+def _metadata_of(folder: Path) -> Path | None:
+    found = [folder / name for name in METADATA_NAMES if (folder / name).is_file()]
+    if len(found) > 1:
+        raise UserError(f"{str(folder)!r} holds {' and '.join(f.name for f in found)}: keep one")
+    return found[0] if found else None
+
+
+def _by_first_folder(rows: Dataset, table: Path) -> dict[str, Dataset]:
+    """Files below folders named by split belong to these splits; else all are ``train``."""
+    whole = _with_media(rows, table)
+    firsts = [Path(name).parts[0] if name else None for name in rows[FILE_COLUMN][:]]
+    if not set(firsts) <= {*SPLIT_NAMES, None}:
+        return {"train": whole}
+    splits = [split for split in SPLIT_NAMES if split in firsts]
+    return {s: whole.select([i for i, first in enumerate(firsts) if first == s]) for s in splits}
+
+
+def _with_media(rows: Dataset, table: Path) -> Dataset:
+    """The rows of metadata with the path of their file in the column ``image`` or ``audio``."""
+    if FILE_COLUMN not in rows.column_names:
         raise UserError(
-            f"{str(folder)!r} holds {found}. A folder may hold tables named by split (train.csv), "
-            "MNIST's idx files, or class/file or train/class/file with one of "
-            f"{' '.join(IMAGE_SUFFIXES)} or one of {' '.join(AUDIO_SUFFIXES)}"
+            f"{str(table)!r} needs a column {FILE_COLUMN} with paths from its folder on; it has: "
+            f"{', '.join(rows.column_names)}"
         )
-    return Dataset.from_dict(
-        {
-            kinds.pop(): [str(file.absolute()) for file, _ in files],
-            "label": [label for _, label in files],
-        }
-    )
+    names = rows[FILE_COLUMN][:]
+    kind = _kind_of_media([Path(name) for name in names if name], table)
+    paths = [str((table.parent / name).absolute()) if name else None for name in names]
+    if kind in rows.column_names:
+        raise UserError(f"{str(table)!r} has a column {kind!r} beside {FILE_COLUMN}: keep one")
+    return rows.remove_columns(FILE_COLUMN).add_column(kind, paths, feature=Value("string"))
+
+
+def _kind_of_media(files: Sequence[Path], where: Path) -> str:
+    kinds = {
+        kind
+        for kind, suffixes in (("image", IMAGE_SUFFIXES), ("audio", AUDIO_SUFFIXES))
+        if any(file.suffix.lower() in suffixes for file in files)
+    }
+    if len(kinds) != 1:
+        found = "both images and sounds" if kinds else "no images, sounds or texts in class folders"
+        raise UserError(
+            f"{str(where)!r} holds {found}. A folder may hold tables named by split (train.csv), "
+            f"{METADATA_NAMES[0]} with the column {FILE_COLUMN}, MNIST's idx files, or class/file "
+            f"or train/class/file with one of {' '.join(IMAGE_SUFFIXES)}, one of "
+            f"{' '.join(AUDIO_SUFFIXES)}, or {CLASS_TEXT_SUFFIX}"
+        )
+    return kinds.pop()
+
+
+def _load_class_folders(folder: Path) -> Dataset:
+    """``folder/class/.../file`` as a path or text and the column ``label`` (the class's name).
+
+    A class folder's txt files are its texts, one each, where there are neither images nor sounds.
+    """
+    files, labels = _files_by_class(folder, IMAGE_SUFFIXES + AUDIO_SUFFIXES)
+    if not files:
+        texts, labels = _files_by_class(folder, (CLASS_TEXT_SUFFIX,))
+        if texts:
+            return Dataset.from_dict({"text": list(map(_read_text, texts)), "label": labels})
+    kind = _kind_of_media(files, folder)
+    return Dataset.from_dict({kind: [str(file.absolute()) for file in files], "label": labels})
+
+
+def _files_by_class(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], list[str]]:
+    found = [
+        (file, label.name)
+        for label in _visible(folder, Path.is_dir)
+        for file in files_below(label, suffixes)
+    ]
+    return [file for file, _ in found], [label for _, label in found]
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{str(path)!r} is not a readable UTF-8 text: {error}") from error
 
 
 def files_below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -183,10 +259,16 @@ def _read_parquet(path: Path) -> Dataset:
     return Dataset(pq.read_table(path))  # in memory: Dataset.from_parquet writes a cache
 
 
+def _read_document(path: Path) -> Dataset:
+    """The whole file as one text."""
+    return Dataset.from_dict({"text": [_read_text(path)]})
+
+
 TABLE_READERS: dict[str, Callable[[Path], Dataset]] = {
     ".csv": _read_csv,
     ".tsv": _read_tsv,
     ".json": _read_json,
     ".jsonl": _read_json,
     ".parquet": _read_parquet,
+    ".txt": _read_document,
 }

@@ -19,7 +19,7 @@ from hfbench.data.files import (
 from hfbench.errors import UserError
 
 STANDARD_INPUT = "-"
-TEXT_SUFFIXES = (*TABLE_READERS, ".txt")
+TEXT_SUFFIXES = tuple(TABLE_READERS)
 _SUFFIXES: Mapping[Modality, tuple[str, ...]] = {
     "text": TEXT_SUFFIXES,
     "image": IMAGE_SUFFIXES,

@@ -6,15 +6,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from tqdm.auto import tqdm
 
-from hfbench.errors import UserError
+from hfbench.answers import cached
+from hfbench.errors import UnreadableError
 
 MEMORY_LIMIT_BYTES = 2**30  # for the decoded samples of one split
 
 Decode = Callable[[str | bytes, str], Tensor]
+Unreadable = dict[int, str]  # row -> why it cannot be decoded
 
 
 class DecodedSamples:
@@ -22,9 +26,12 @@ class DecodedSamples:
 
     ``decode(source, name)`` turns a path or bytes into the feature of one sample; ``name`` says
     in errors which sample it is. All are decoded at the start and kept if they fit into
-    MEMORY_LIMIT_BYTES. Decoding stops where they do not; such a split is decoded on every access,
-    and a broken file behind that row shows only then. Without ``keep`` every split is like that.
-    Rows without a column ``labels`` are samples without one.
+    MEMORY_LIMIT_BYTES. Where they do not, such a split is decoded on every access. Without
+    ``keep`` every split is like that. Rows without a column ``labels`` are samples without one.
+
+    What cannot be decoded is an error. With ``unreadable``, a dictionary, it is put there (row:
+    why) and is no sample; then all that is not kept is decoded once too, and which rows these are
+    is remembered for later runs.
     """
 
     def __init__(
@@ -36,6 +43,7 @@ class DecodedSamples:
         feature: str,
         decode: Decode,
         keep: bool,
+        unreadable: Unreadable | None = None,
     ) -> None:
         self.dataset = dataset
         self.column = column
@@ -44,18 +52,60 @@ class DecodedSamples:
         self.decode = decode
         self.kept: list[dict[str, Any]] | None = None
         if keep:
-            self._decode_all()
+            self._decode_all(unreadable)
 
-    def _decode_all(self) -> None:
+    def _decode_all(self, unreadable: Unreadable | None) -> None:
         self.kept = []
         size_bytes = 0
+        found: Unreadable = {}
         for index in range(len(self.dataset)):
-            sample = self._sample(index)
+            try:
+                sample = self._sample(index)
+            except UnreadableError as error:
+                if unreadable is None:
+                    raise
+                found[index] = error.reason
+                continue
             size_bytes += sample[self.feature].nbytes
             if size_bytes > MEMORY_LIMIT_BYTES:
                 self.kept = None
                 break
             self.kept.append(sample)
+        if unreadable is None:
+            return
+        if self.kept is None:
+            found |= self._check_from(index + 1)
+        if found:
+            good = np.setdiff1d(np.arange(len(self.dataset)), list(found))
+            self.dataset = self.dataset.select(good)
+            unreadable.update(found)
+
+    def _check_from(self, start: int) -> Unreadable:
+        """What cannot be decoded from this row on; the answer is kept on this machine.
+
+        A file that is broken later, with the same name, size and time, is an error on access.
+        """
+
+        def check() -> Unreadable:
+            found = {}
+            rows = range(start, len(self.dataset))
+            for row in tqdm(rows, desc=f"check {self.split}", leave=False, disable=None):
+                try:
+                    self._sample(row)
+                except UnreadableError as error:
+                    found[row] = error.reason
+            return found
+
+        digest = hashlib.sha256()
+        for rows in self.dataset.select_columns([self.column]).iter(batch_size=100):
+            for value in rows[self.column]:
+                digest.update(f"{media_content(value).hex()} {_changed_ns(value)}\n".encode())
+        return cached(
+            {"unreadable from": start, "column": self.column, "contents": digest.hexdigest()},
+            check,
+            to_json=lambda found: list(found.items()),
+            from_json=lambda kept: {int(row): str(reason) for row, reason in kept},
+        )
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -67,9 +117,9 @@ class DecodedSamples:
         """The first dimension of every feature; None when the split is not in memory."""
         return None if self.kept is None else [len(sample[self.feature]) for sample in self.kept]
 
-    def labels(self) -> list[int]:
+    def labels(self) -> list[Any]:
         """Of every sample, without decoding any."""
-        labels: list[int] = self.dataset["labels"][:]
+        labels: list[Any] = self.dataset["labels"][:]
         return labels
 
     def digest(self) -> str | None:
@@ -93,30 +143,53 @@ class DecodedSamples:
 def decode_image(source: str | bytes, mode: str, name: str) -> Image.Image:
     """A PIL image in ``mode`` ("RGB" or "L"), upright as its EXIF orientation says.
 
-    Raises UserError when it is missing or broken.
+    Raises UnreadableError when it is missing or broken.
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             return ImageOps.exif_transpose(image).convert(mode)
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name} is not a readable image: {error}") from error
+        raise UnreadableError(name, f"not a readable image: {error}") from error
 
 
 def encoded(value: Any, column: str, name: str) -> tuple[str | bytes, str]:
     """What to decode of a column's value, and ``name`` with the file's name if it has one.
 
-    Raises UserError when there is nothing to decode.
+    Raises UnreadableError when there is nothing to decode.
     """
-    path: str | None = None
-    source: str | bytes | None = None
-    if isinstance(value, Mapping):
-        path = value.get("path")
-        source = value["bytes"] if value.get("bytes") is not None else path
-    elif isinstance(value, (str, Path)):
-        source = path = str(value)
-    elif isinstance(value, bytes):
-        source = value
+    source, path = media_source(value), media_path(value)
     name = f"{name} ({path})" if path else name
     if source is None:
-        raise UserError(f"{name}: column {column!r} holds neither bytes nor a path")
+        raise UnreadableError(name, f"empty: column {column!r} holds neither bytes nor a path")
     return source, name
+
+
+def media_source(value: Any) -> str | bytes | None:
+    """What to decode of a column's value: bytes if it has any, else a path; None without."""
+    if isinstance(value, Mapping) and value.get("bytes") is not None:
+        value = value["bytes"]
+    return value if isinstance(value, bytes) else media_path(value)
+
+
+def media_path(value: Any) -> str | None:
+    """The path in a column's value, also beside bytes; None without one."""
+    if isinstance(value, Mapping):
+        value = value.get("path")
+    return str(value) if isinstance(value, (str, Path)) else None
+
+
+def _changed_ns(value: Any) -> int | None:
+    source = media_source(value)
+    if not isinstance(source, str) or not Path(source).is_file():
+        return None
+    return Path(source).stat().st_mtime_ns
+
+
+def media_content(value: Any) -> bytes:
+    """Equal for equal contents, without reading files: of those name and size."""
+    source = media_source(value)
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).digest()
+    if source is not None and Path(source).is_absolute() and Path(source).is_file():
+        return f"{Path(source).name} {Path(source).stat().st_size}".encode()
+    return str(source).encode()

@@ -9,28 +9,40 @@ from datasets import Dataset
 from torch import Tensor
 
 from hfbench.data.idx import Bytes, pgm_header
-from hfbench.data.media import decode_image, encoded
-from hfbench.errors import UserError
+from hfbench.data.media import Unreadable, decode_image, encoded
+from hfbench.errors import UnreadableError, UserError
 
 
-def load_pixels(dataset: Dataset, split: str) -> Tensor:
+def load_pixels(dataset: Dataset, split: str, unreadable: Unreadable | None = None) -> Tensor:
     """The column ``image`` as grey levels: (images, height, width), uint8.
 
-    Raises UserError for an image that is missing, broken or of another size than the first.
+    Images that are missing or broken are left out and go to ``unreadable``; without it they are
+    an error.
+
+    Raises UserError for an image of another size than the first, and where none can be read.
     """
     values = dataset["image"][:]
-    first = _decoded(values[0], split, 0)
-    pixels = _bare_pixels(values, *first.shape)
-    if pixels is None:
-        images = [_decoded(value, split, row) for row, value in enumerate(values)]
-        for row, image in enumerate(images):
-            if image.shape != first.shape:
-                raise UserError(
-                    f"{split} row {row} has {_size(image)} pixels and row 0 {_size(first)}: this "
-                    "network needs images of one size"
-                )
-        pixels = np.stack(images)
-    return torch.from_numpy(pixels)
+    images: dict[int, Bytes] = {}
+    for row, value in enumerate(values):
+        try:
+            image = _decoded(value, split, row)
+        except UnreadableError as error:
+            if unreadable is None:
+                raise
+            unreadable[row] = error.reason
+            continue
+        if row == 0 and (pixels := _bare_pixels(values, *image.shape)) is not None:
+            return torch.from_numpy(pixels)
+        first = next(iter(images), row)
+        if image.shape != images.setdefault(first, image).shape:
+            raise UserError(
+                f"{split} row {row} has {_size(image)} pixels and row {first} "
+                f"{_size(images[first])}: this network needs images of one size"
+            )
+        images[row] = image
+    if not images:
+        raise UserError(f"no image of {split} can be read")
+    return torch.from_numpy(np.stack(list(images.values())))
 
 
 def _bare_pixels(values: list[Any], height: int, width: int) -> Bytes | None:

@@ -9,6 +9,7 @@ from datasets.exceptions import DatasetsError
 from PIL import Image
 
 from hfbench.config import DataConfig
+from hfbench.data.digit_strings import digit_strings
 from hfbench.data.files import TABLE_READERS, load_local
 from hfbench.errors import UserError
 from hfbench.hub_access import BUNDLED, BUNDLED_FOLDER, bundled_name, hub_errors, local_path
@@ -21,7 +22,8 @@ DIGITS_SEED = 0  # of the split of scikit-learn's digits; the same for all runs
 
 def bundled_data() -> list[str]:
     """Names that may follow ``bundled/``."""
-    return sorted({"digits", *(path.parent.name for path in _FOLDER.glob("*/train.parquet"))})
+    stored = (path.parent.name for path in _FOLDER.glob("*/train.parquet"))
+    return sorted({*_MADE, *stored})
 
 
 def load_source(data: DataConfig) -> dict[str, Dataset]:
@@ -41,7 +43,7 @@ def load_source(data: DataConfig) -> dict[str, Dataset]:
 def load_bundled(name: str) -> dict[str, Dataset]:
     """A data set of the package, in memory. Raises UserError for an unknown name."""
     bundled_name(BUNDLED + name, key="data.source", choices=bundled_data())
-    return _load_digits() if name == "digits" else load_local(_FOLDER / name)
+    return _MADE[name]() if name in _MADE else load_local(_FOLDER / name)
 
 
 def load_hub(data: DataConfig) -> dict[str, Dataset]:
@@ -108,6 +110,14 @@ def _load_digits() -> dict[str, Dataset]:
         )
         for split, chosen in (("train", train), ("validation", validation), ("test", test))
     }
+
+
+def _load_digit_strings() -> dict[str, Dataset]:
+    return digit_strings(load_local(_FOLDER / "spoken-digits"))
+
+
+# Bundled data that are made when they are asked for.
+_MADE = {"digits": _load_digits, "spoken-digit-strings": _load_digit_strings}
 
 
 def _png(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bytes:

@@ -1,16 +1,20 @@
 """Labelled train, validation and test data from any source."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Audio, Dataset, Image, Value
+from datasets import Audio, Dataset, Features, Image, List, Value
 
-from hfbench.config import DataConfig
-from hfbench.data.columns import Columns, Modality, detect_columns, encode_labels, label_names
+from hfbench.config import DataConfig, ProblemType
+from hfbench.data.bad_rows import BAD_ROWS_FILE, BadRows
+from hfbench.data.columns import Columns, Modality, detect_columns
+from hfbench.data.duplicates import describe_duplicates, find_duplicates
+from hfbench.data.labels import Encoded, Labels, Problems, find_labels
+from hfbench.data.media import media_content, media_path
 from hfbench.data.sources import load_source
 from hfbench.errors import UserError
 
@@ -18,6 +22,20 @@ SPLIT_SEED = 0  # not the run's: all seeds of a comparison share their splits
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 TEST_NAMES = ("test",)
 MEDIA = ("image", "audio")  # columns of splits that hold files or encoded bytes
+SHOWN_LABELS = 10
+ROW = "row in its split"  # a column that every sample has until the splits are made
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the samples of a split come from: ``rows[i]`` of the data's own ``split``, from 0."""
+
+    split: str
+    rows: Sequence[int]
+
+    def name(self, index: int) -> str:
+        """``test row 5``."""
+        return f"{self.split} row {self.rows[index]}"
 
 
 @dataclass(frozen=True)
@@ -27,8 +45,12 @@ class Splits:
     Attributes:
         train, validation, test: columns ``text`` (and ``text_pair``), or ``image``, or ``audio``
             (still encoded: a path, bytes, or a dict with ``bytes`` and ``path``), and ``labels``
-            (int64, position in ``label_names``).
-        summary: source, split sizes, columns, labels, notes on what was decided, fingerprint.
+            (as :mod:`hfbench.data.labels` says for the ``problem_type``; of one label int64, its
+            position in ``label_names``). Of speech ``audio`` and ``text``, the transcript.
+        label_names: of the model's outputs; of a regression its column.
+        summary: source, split sizes, columns, labels, notes on what was decided, inputs that are
+            in two splits, rows that were skipped, fingerprint.
+        origins: of each split.
     """
 
     train: Dataset
@@ -36,63 +58,131 @@ class Splits:
     test: Dataset
     label_names: tuple[str, ...]
     summary: dict[str, Any]
+    problem_type: ProblemType = "single_label_classification"
+    origins: Mapping[str, Origin] = field(default_factory=dict)
 
 
-def load_splits(data: DataConfig, modality: Modality) -> Splits:
+def load_splits(data: DataConfig, modality: Modality, bad_rows: BadRows | None = None) -> Splits:
     """Load, label and split ``data.source``.
 
-    A missing validation or test split is taken from train, stratified by label, the same for all
-    runs. ``max_train_samples`` and ``max_eval_samples`` then keep a random subset, also the same.
+    A missing validation or test split is taken from train, stratified, the same for all runs.
+    ``max_train_samples`` and ``max_eval_samples`` then keep a random subset, also the same.
 
-    Raises UserError for unknown splits and columns, missing labels, labels that train lacks, an
-    empty split and a single label.
+    Rows without an input or with a wrong label are left out. They go to ``bad_rows``, which the
+    caller checks after adding what cannot be decoded, and then completes the summary; without it
+    both is done here.
+
+    Raises UserError for unknown splits and columns, labels of another kind, an empty split, a
+    single label, and too many bad rows.
     """
     raw = load_source(data)
-    chosen = _choose_splits(data, list(raw))
+    chosen = choose_splits(data, list(raw))
     columns = detect_columns(raw[chosen["train"]], data, modality)
-    names = label_names(raw[chosen["train"]], columns.label)
+    labels = find_labels(raw[chosen["train"]], columns.label, data)
+    bad = BadRows(limit=data.max_bad_rows) if bad_rows is None else bad_rows
     notes: list[str] = []
     splits = {}
     for role, split in chosen.items():
         if len(raw[split]) == 0:
             raise UserError(f"split {split!r} of {data.source!r} is empty")
-        own = _columns_of(raw[split], columns, modality, split, notes)
-        splits[role] = _in_one_shape(raw[split], own, names, data, modality, split)
-    _check_labels(splits, names, data.source)
-    _carve(splits, data, notes)
-    for role, limit in (
-        ("train", data.max_train_samples),
-        ("validation", data.max_eval_samples),
-        ("test", data.max_eval_samples),
-    ):
-        splits[role] = _subset(splits[role], limit)
+        own = _columns_of(raw[split], columns, data, modality, split, notes)
+        splits[role] = _in_one_shape(raw[split], own, labels, data, modality, split, bad)
+    labels.check_train(_labels(splits["train"]), data.source)
+    if labels.problem_type == "single_label_classification":
+        _check_known(splits, labels, chosen, bad)
+    if bad_rows is None:
+        bad.check()
+    carve(
+        splits,
+        data,
+        notes,
+        strata=lambda train: labels.stratify(_labels(train)),
+        chosen_by=labels.strata,
+    )
+    splits, origins = limited(splits, data, chosen)
     summary = {
         "source": data.source if data.name is None else f"{data.source} ({data.name})",
-        **{role: len(splits[role]) for role in ("train", "validation", "test")},
-        "columns": {modality: columns.input, "label": columns.label}
+        "columns": {
+            modality: columns.input,
+            "label": ", ".join(data.label_columns or [columns.label]),
+        }
         | ({} if columns.text_pair is None else {"text_pair": columns.text_pair}),
-        "labels": list(names),
+        "problem_type": labels.problem_type,
+        "labels": list(labels.names),
         "notes": notes,
+        "bad_rows": bad.counts(),
         "fingerprint": fingerprint(splits),
     }
-    return Splits(splits["train"], splits["validation"], splits["test"], names, summary)
+    if bad_rows is None:
+        complete_summary(summary, splits, origins)
+    return Splits(
+        splits["train"],
+        splits["validation"],
+        splits["test"],
+        labels.names,
+        summary,
+        labels.problem_type,
+        origins,
+    )
+
+
+def limited(
+    splits: Mapping[str, Dataset], data: DataConfig, chosen: Mapping[str, str]
+) -> tuple[dict[str, Dataset], dict[str, Origin]]:
+    """As many samples as are wanted of each split, and where they come from.
+
+    ``chosen``: what the data call the splits that they have. The column ROW goes.
+    """
+    kept, origins = {}, {}
+    for role, split in splits.items():
+        rows = subset(split, data.max_train_samples if role == "train" else data.max_eval_samples)
+        origins[role] = Origin(chosen.get(role, chosen["train"]), rows[ROW][:])
+        kept[role] = rows.remove_columns(ROW)
+    return kept, origins
+
+
+def complete_summary(
+    summary: dict[str, Any], splits: Mapping[str, Dataset], origins: Mapping[str, Origin]
+) -> None:
+    """Add what follows from the samples that can be read: sizes, numbers, duplicates."""
+    summary.update({role: len(splits[role]) for role in ("train", "validation", "test")})
+    if summary.get("problem_type") == "regression":
+        summary["targets"] = _distribution(_labels(splits["train"]))
+    found = find_duplicates(splits, {role: origin.name for role, origin in origins.items()})
+    summary["duplicates"] = found
+    summary["notes"].extend(describe_duplicates(found))
 
 
 def describe(summary: Mapping[str, Any]) -> str:
     """The summary as a few lines for people."""
-    labels = list(summary["labels"])
-    shown = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
     columns = ", ".join(f"{kind} = {name}" for kind, name in summary["columns"].items())
+    columns += f"; {_describe_labels(summary)}" if summary["labels"] else ""
     lines = [
         f"data: {summary['source']}; {summary['train']:,} train, {summary['validation']:,} "
         f"validation, {summary['test']:,} test",
-        f"columns: {columns}; {len(labels)} labels: {shown}",
+        f"columns: {columns}",
     ]
+    skipped = sum(summary["bad_rows"].values())
+    if skipped:
+        lines.append(f"skipped: {skipped:,} rows that cannot be used, listed in {BAD_ROWS_FILE}")
     return "\n".join([*lines, *(f"note: {note}" for note in summary["notes"])])
 
 
+def _describe_labels(summary: Mapping[str, Any]) -> str:
+    labels = list(summary["labels"])
+    if summary["problem_type"] == "regression":
+        values = summary["targets"]
+        return (
+            f"regression, numbers of train from {values['min']:g} to {values['max']:g}, mean "
+            f"{values['mean']:g}, standard deviation {values['std']:g}"
+        )
+    shown = ", ".join(labels[:SHOWN_LABELS]) + (", ..." if len(labels) > SHOWN_LABELS else "")
+    several = " of which several may apply" if summary["problem_type"].startswith("multi") else ""
+    return f"{len(labels)} labels{several}: {shown}"
+
+
 def stratified_split(
-    labels: Sequence[int], fraction: float, seed: int
+    labels: Sequence[int] | Encoded, fraction: float, seed: int
 ) -> tuple[list[int], list[int]]:
     """Positions that stay and positions that are taken, both in their old order.
 
@@ -120,22 +210,12 @@ def fingerprint(splits: Mapping[str, Dataset]) -> str:
         for rows in splits[role].iter(batch_size=100):
             for name in sorted(rows):
                 for value in rows[name]:
-                    content = _media_content(value) if name in MEDIA else str(value).encode()
+                    content = media_content(value) if name in MEDIA else str(value).encode()
                     digest.update(f"{role} {name} ".encode() + content + b"\n")
     return digest.hexdigest()[:16]
 
 
-def _media_content(value: Any) -> bytes:
-    if isinstance(value, dict):
-        value = value["bytes"] if value.get("bytes") is not None else value.get("path")
-    if isinstance(value, bytes):
-        return hashlib.sha256(value).digest()
-    if isinstance(value, str) and Path(value).is_absolute() and Path(value).is_file():
-        return f"{Path(value).name} {Path(value).stat().st_size}".encode()
-    return str(value).encode()
-
-
-def _choose_splits(data: DataConfig, available: list[str]) -> dict[str, str]:
+def choose_splits(data: DataConfig, available: list[str]) -> dict[str, str]:
     """Role -> split's name; a role without a split is left out."""
     configured = {
         "train": data.train_split,
@@ -164,18 +244,19 @@ def _choose_splits(data: DataConfig, available: list[str]) -> dict[str, str]:
 def _columns_of(
     dataset: Dataset,
     columns: Columns,
+    data: DataConfig,
     modality: Modality,
     split: str,
     notes: list[str],
 ) -> Columns:
     """The columns of this split: those of train, or detected anew where the names differ."""
-    needed = {columns.input, columns.label}
+    needed = {columns.input, columns.label, *data.label_columns}
     if columns.text_pair is not None:
         needed.add(columns.text_pair)
     if needed <= set(dataset.column_names):
         return columns
     try:
-        own = detect_columns(dataset, DataConfig(), modality)
+        own = detect_columns(dataset, DataConfig(label_columns=data.label_columns), modality)
     except UserError as error:
         raise UserError(
             f"split {split!r} lacks the columns {', '.join(sorted(needed))} of train ({error})"
@@ -191,79 +272,135 @@ def _columns_of(
 def _in_one_shape(
     dataset: Dataset,
     columns: Columns,
-    names: tuple[str, ...],
+    labels: Labels,
     data: DataConfig,
     modality: Modality,
     split: str,
+    bad: BadRows,
 ) -> Dataset:
-    labels = encode_labels(dataset, columns.label, names, split)
+    encoded, problems = labels.encode(dataset, columns.label)
+    if len(problems) == len(dataset):
+        raise UserError(
+            f"split {split!r} has no row with a label that can be used (row 0: {problems[0]}): the "
+            "labels of public test sets are often withheld; choose another split, e.g. "
+            "data.test_split=validation"
+        )
+    inputs = [name for name in (columns.input, columns.text_pair) if name is not None]
+    for name in inputs:
+        find = texts_that_are_none if modality == "text" else without_media
+        problems = find(dataset, name) | problems
+    if len(problems) == len(dataset):
+        raise UserError(f"split {split!r} has no row that can be used (row 0: {problems[0]})")
     renamed = {columns.input: str(modality)}
     if columns.text_pair is not None:
         renamed[columns.text_pair] = "text_pair"
     shaped = dataset.select_columns(list(renamed))
     shaped = shaped.rename_columns({old: new for old, new in renamed.items() if old != new})
-    for new in renamed.values():
-        if modality == "text":
-            _check_text(shaped, new, split)
-            continue
-        _check_given(shaped, new, split, columns.input)
-        if isinstance(shaped.features[new], (Image, Audio)):
-            undecoded = Image(decode=False) if modality == "image" else Audio(decode=False)
-            shaped = shaped.cast_column(new, undecoded)
-        elif shaped.features[new] == Value("string"):
-            shaped = _absolute_paths(shaped, new, Path(data.source).expanduser())
-    return shaped.add_column("labels", np.asarray(labels, dtype=np.int64))
+    if modality != "text":
+        shaped = undecoded(shaped, modality, Path(data.source).expanduser())
+    for row in sorted(problems):
+        path = None if modality == "text" else media_path(shaped[row][modality])
+        bad.add(split, row, problems[row], file=path)
+    kind: Any = Value(str(encoded.dtype))
+    if encoded.ndim == 2:
+        kind = List(kind, length=encoded.shape[1])
+    column = encoded if encoded.ndim == 1 else list(encoded)
+    shaped = shaped.add_column("labels", column, feature=kind)
+    shaped = shaped.add_column(ROW, np.arange(len(dataset)))
+    if not problems:
+        return shaped
+    return shaped.select(np.setdiff1d(np.arange(len(dataset)), list(problems)))
 
 
-def _check_text(dataset: Dataset, column: str, split: str) -> None:
-    for row, text in enumerate(dataset[column][:]):
-        if not isinstance(text, str):
-            raise UserError(
-                f"split {split!r}, row {row}: column {column!r} holds {text!r}, no text"
-            )
+def texts_that_are_none(dataset: Dataset, column: str) -> Problems:
+    return {
+        row: f"no text ({column}={text!r})"
+        for row, text in enumerate(dataset[column][:])
+        if not isinstance(text, str) or not text.strip()
+    }
 
 
-def _check_given(dataset: Dataset, column: str, split: str, name: str) -> None:
-    present = dataset.data.column(column).is_valid().to_pylist()
-    if not all(present):
-        raise UserError(
-            f"split {split!r}, row {present.index(False)}: column {name!r} is empty; every row "
-            "needs a file or its bytes"
-        )
+def without_media(dataset: Dataset, column: str) -> Problems:
+    table: Any = dataset.select_columns([column]).with_format("arrow")[:]
+    present = table[column].is_valid().to_pylist()
+    return {
+        row: f"no file and no bytes (column {column!r} is empty)"
+        for row, there in enumerate(present)
+        if not there
+    }
+
+
+def undecoded(dataset: Dataset, modality: Modality, source: Path) -> Dataset:
+    """The column of media as it is stored; paths are absolute."""
+    name = str(modality)
+    if isinstance(dataset.features[name], (Image, Audio)):
+        kind = Image(decode=False) if modality == "image" else Audio(decode=False)
+        return dataset.cast_column(name, kind)
+    if dataset.features[name] == Value("string"):
+        return _absolute_paths(dataset, name, source)
+    return dataset
+
+
+def _labels(dataset: Dataset) -> Encoded:
+    return np.asarray(dataset["labels"][:])
+
+
+def _distribution(numbers: Encoded) -> dict[str, float]:
+    values = {
+        "min": numbers.min(),
+        "max": numbers.max(),
+        "mean": numbers.mean(),
+        "std": numbers.std(),
+    }
+    return {name: float(value) for name, value in values.items()}
 
 
 def _absolute_paths(dataset: Dataset, column: str, source: Path) -> Dataset:
     """Paths in a table are relative to the table's folder."""
     folder = source if source.is_dir() else source.parent
-    paths = [str((folder / path).absolute()) for path in dataset[column][:]]
-    return Dataset.from_dict({column: paths})
+    paths = [path and str((folder / path).absolute()) for path in dataset[column][:]]
+    columns = {name: dataset[name][:] for name in dataset.column_names} | {column: paths}
+    return Dataset.from_dict(columns, features=Features({n: Value("string") for n in columns}))
 
 
-def _check_labels(splits: Mapping[str, Dataset], names: tuple[str, ...], source: str) -> None:
-    known = set(splits["train"]["labels"][:])
-    if len(known) < 2:
-        raise UserError(
-            f"train of {source!r} has a single label ({', '.join(names)}): nothing can be learnt; "
-            "check data.label_column and data.train_split"
-        )
-    for role, split in splits.items():
-        if foreign := sorted(set(split["labels"][:]) - known):
+def _check_known(
+    splits: dict[str, Dataset], labels: Labels, chosen: Mapping[str, str], bad: BadRows
+) -> None:
+    """Leave out the samples with a label that the data name and no sample of train has."""
+    known = np.unique(_labels(splits["train"]))
+    for role in [role for role in splits if role != "train"]:
+        found = _labels(splits[role])
+        strange = ~np.isin(found, known)
+        rows = splits[role][ROW]
+        for index in np.flatnonzero(strange):
+            label = labels.described(found[index])
+            bad.add(chosen[role], rows[int(index)], f"the label {label!r}, which train lacks")
+        if strange.all():
             raise UserError(
-                f"{role} has the label {names[foreign[0]]!r}, which train lacks; train has: "
-                f"{', '.join(names[label] for label in sorted(known))}"
+                f"train has no label of split {chosen[role]!r}: {', '.join(labels.names)}"
             )
+        if strange.any():
+            splits[role] = splits[role].select(np.flatnonzero(~strange))
 
 
-def _carve(splits: dict[str, Dataset], data: DataConfig, notes: list[str]) -> None:
-    """Take missing splits from train, test first, as fractions of the whole train split."""
+def carve(
+    splits: dict[str, Dataset],
+    data: DataConfig,
+    notes: list[str],
+    *,
+    strata: Callable[[Dataset], Sequence[int] | Encoded],
+    chosen_by: str,
+) -> None:
+    """Take missing splits from train, test first, as fractions of the whole train split.
+
+    Of equal ``strata`` the same share is taken; ``chosen_by`` says in the notes what they are.
+    """
     whole = len(splits["train"])
     for role, fraction in (("test", data.test_fraction), ("validation", data.validation_fraction)):
         if role in splits:
             continue
         train = splits["train"]
-        kept, taken = stratified_split(
-            train["labels"][:], fraction * whole / len(train), SPLIT_SEED
-        )
+        kept, taken = stratified_split(strata(train), fraction * whole / len(train), SPLIT_SEED)
         if not taken:
             raise UserError(
                 f"{data.source!r} has no {role} split and {whole} samples are too few to take "
@@ -272,12 +409,12 @@ def _carve(splits: dict[str, Dataset], data: DataConfig, notes: list[str]) -> No
         # Datasets hashes what it selects: an array whole, a list number by number.
         splits["train"], splits[role] = (train.select(np.asarray(part)) for part in (kept, taken))
         notes.append(
-            f"no {role} split: {len(taken):,} samples were taken from train (stratified, the same "
-            "for every seed)"
+            f"no {role} split: {len(taken):,} samples were taken from train ({chosen_by}, "
+            "the same for every seed)"
         )
 
 
-def _subset(dataset: Dataset, limit: int | None) -> Dataset:
+def subset(dataset: Dataset, limit: int | None) -> Dataset:
     if limit is None or limit >= len(dataset):
         return dataset
     order = np.random.default_rng(SPLIT_SEED).permutation(len(dataset))

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa  # type: ignore[import-untyped]
 import torch
 from datasets import Dataset
 from torch import Tensor
@@ -15,6 +16,8 @@ from torch import Tensor
 from hfbench.errors import UserError
 
 Integers = npt.NDArray[np.integer[Any]]
+
+IGNORED = -100  # label of a token that is not to be predicted, as transformers' losses take it
 
 
 @dataclass(frozen=True)
@@ -45,17 +48,18 @@ class Padding:
 class TokenSamples:
     """A split of texts: every feature as one array of all its tokens, one text behind the other.
 
-    Where the tokens lie in one piece in a data set's memory map they stay there.
+    Where the tokens lie in one piece in a data set's memory map they stay there. ``labels`` are of
+    whole texts, or a feature with one for each token where ``padding`` has a value for them.
     """
 
     def __init__(
         self,
         features: Mapping[str, Integers],
         lengths: Integers,
-        labels: Integers | None,
+        labels: npt.NDArray[Any] | None,
         padding: Padding,
     ) -> None:
-        """``features``: (tokens of all texts,) each; ``lengths``, ``labels``: (texts,).
+        """``features``: (tokens of all texts,) each; ``lengths``, ``labels``: (texts, ...).
 
         Raises UserError for a feature without a padding value.
         """
@@ -64,7 +68,8 @@ class TokenSamples:
                 f"the tokenizer gives {', '.join(sorted(unknown))}, which cannot be padded; "
                 f"known: {', '.join(padding.values)}"
             )
-        self.features, self.labels, self.padding = features, labels, padding
+        self.features, self.padding = features, padding
+        self.label_array = None if labels is None else _like_tensors(labels)
         self.offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         assert all(len(array) == self.offsets[-1] for array in features.values())
 
@@ -77,15 +82,16 @@ class TokenSamples:
         return cls(
             {name: _joined([part.flatten() for part in parts]) for name, parts in chunks.items()},
             _joined([part.value_lengths() for part in next(iter(chunks.values()))]),
-            None if labels is None else _joined(labels),
+            None if labels is None else _joined_labels(labels),
             padding,
         )
 
     @classmethod
     def of_samples(cls, samples: Sequence[Mapping[str, Any]], padding: Padding) -> "TokenSamples":
         """Of single samples, as ``samples[index]`` gives them."""
-        names = [name for name in samples[0] if name != "labels"]
-        labels = [sample["labels"] for sample in samples] if "labels" in samples[0] else None
+        of_texts = "labels" in samples[0] and "labels" not in padding.values
+        names = [name for name in samples[0] if name != "labels" or not of_texts]
+        labels = [sample["labels"] for sample in samples] if of_texts else None
         return cls(
             {
                 name: np.fromiter(chain.from_iterable(s[name] for s in samples), dtype=np.int64)
@@ -100,13 +106,21 @@ class TokenSamples:
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Every feature as a list of ints; ``labels``: int."""
+        """Every feature as a list of ints; ``labels``: a number, or a list of some."""
         place = range(len(self))[index]  # negative ones too; raises IndexError
         start, end = self.offsets[place], self.offsets[place + 1]
         sample: dict[str, Any] = {
             n: array[start:end].tolist() for n, array in self.features.items()
         }
-        return sample if self.labels is None else sample | {"labels": int(self.labels[place])}
+        if self.label_array is not None:
+            sample["labels"] = self.label_array[place].tolist()
+        return sample
+
+    def labels(self) -> list[Any]:
+        """Of every text, which must have them."""
+        assert self.label_array is not None
+        labels: list[Any] = self.label_array.tolist()
+        return labels
 
     def lengths(self) -> list[int]:
         """Tokens of every text."""
@@ -121,7 +135,7 @@ class TokenSamples:
         return digest.hexdigest()
 
     def read_batch(self, indices: Sequence[int], device: torch.device) -> dict[str, Tensor]:
-        """Every feature: (batch, width), int64, padded; ``labels``: (batch,), int64."""
+        """Every feature: (batch, width), int64, padded; ``labels``: (batch, ...), as they are."""
         chosen = np.asarray(indices)
         starts = self.offsets[chosen, np.newaxis]
         lengths = self.offsets[chosen + 1, np.newaxis] - starts
@@ -136,8 +150,8 @@ class TokenSamples:
             name: np.where(real, array[places].astype(np.int64), self.padding.values[name])
             for name, array in self.features.items()
         }
-        if self.labels is not None:
-            batch["labels"] = self.labels[chosen].astype(np.int64)
+        if self.label_array is not None:
+            batch["labels"] = self.label_array[chosen]
         return {name: torch.from_numpy(values).to(device) for name, values in batch.items()}
 
 
@@ -145,3 +159,16 @@ def _joined(chunks: Sequence[Any]) -> Integers:
     """Arrow arrays of numbers as one; a single one is not copied."""
     arrays: list[Integers] = [chunk.to_numpy(zero_copy_only=True) for chunk in chunks]
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+
+def _joined_labels(chunks: Sequence[Any]) -> npt.NDArray[Any]:
+    """Arrow arrays of labels as one: (texts,), or (texts, labels) of lists of one length."""
+    if pa.types.is_fixed_size_list(chunks[0].type):
+        width = chunks[0].type.list_size
+        return _joined([chunk.flatten() for chunk in chunks]).reshape(-1, width)
+    return _joined(chunks)
+
+
+def _like_tensors(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Whole numbers as int64, others as float32, as losses want them."""
+    return labels.astype(np.int64 if labels.dtype.kind in "iu" else np.float32, copy=False)

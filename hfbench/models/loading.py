@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import transformers
@@ -20,10 +20,12 @@ from hfbench.config import ModelConfig
 from hfbench.errors import UserError
 from hfbench.hub_access import hub_errors
 from hfbench.models.bundled import resolve_checkpoint
+from hfbench.models.timm_models import network_arguments, weights_repository, wrapper_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+_WEIGHTS_FILE = "model.safetensors"
 _WANTS_CODE = "trust_remote_code=True"  # in what transformers says of repositories with code
 
 
@@ -32,18 +34,35 @@ def load_config(model: ModelConfig, **overrides: Any) -> "PreTrainedConfig":
 
     Raises UserError for an unknown checkpoint or architecture, HubUnreachableError without a hub.
     """
+    if _named_in_timm(model):
+        return _timm_config(model, **overrides)
     with _loading(model, "configuration"):
-        config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(
-            **_source(model), **overrides
+        config: Any = transformers.AutoConfig.from_pretrained(**_source(model), **overrides)
+    of_timm = isinstance(config, transformers.TimmWrapperConfig)
+    if model.source == "timm" and not of_timm:
+        raise UserError(
+            f"model.source=timm, but {model.checkpoint!r} is a {config.model_type!r} of "
+            "transformers: leave model.source out"
         )
-    return config
+    if of_timm:
+        config.model_args = network_arguments({"model_args": config.model_args})
+    return cast("PreTrainedConfig", config)
+
+
+def weights_name(model: ModelConfig) -> str:
+    """Where the weights are: the checkpoint's own name, or the Hub's repository of a timm name."""
+    if not _named_in_timm(model):
+        return model.checkpoint
+    return weights_repository(model.checkpoint) or model.checkpoint
 
 
 def hub_commit(model: ModelConfig) -> str | None:
-    """The commit of the hub from which the checkpoint's configuration was loaded; None: local."""
+    """The commit of the hub from which the checkpoint was loaded; None: not from the hub."""
     if not model.checkpoint or Path(_source(model)["pretrained_model_name_or_path"]).exists():
         return None
-    cached = try_to_load_from_cache(model.checkpoint, "config.json", revision=model.revision)
+    # of a timm name the weights alone are loaded
+    file = _WEIGHTS_FILE if _named_in_timm(model) else "config.json"
+    cached = try_to_load_from_cache(weights_name(model), file, revision=model.revision)
     return Path(cached).parent.name if isinstance(cached, str) else None
 
 
@@ -57,7 +76,14 @@ def load_model(
 
     Raises UserError for pickle-only or broken weights and for an architecture without this head.
     """
+    if _named_in_timm(model) and weights_repository(model.checkpoint) is None:
+        raise UserError(
+            f"timm has no weights for {model.checkpoint!r}: choose strategy=scratch, or another "
+            "network"
+        )
     with _loading(model, "weights"), quiet():
+        if _named_in_timm(model):  # the first that is asked of the hub; what it answers is clear
+            hf_hub_download(weights_name(model), _WEIGHTS_FILE, revision=model.revision)
         loaded, info = model_class.from_pretrained(
             **_source(model),
             config=config,
@@ -96,13 +122,24 @@ def load_tokenizer(model: ModelConfig) -> Any:
     return tokenizer
 
 
+def load_ctc_tokenizer(model: ModelConfig) -> Any | None:
+    """The checkpoint's own tokenizer of characters; None where it has none."""
+    named = _json_values(model, "tokenizer_config.json").get("tokenizer_class")
+    if named != "Wav2Vec2CTCTokenizer" or not _json_values(model, "vocab.json"):
+        return None
+    return load_tokenizer(model)
+
+
 def load_image_processor(model: ModelConfig) -> Any:
     """The checkpoint's image processor.
 
     Files of the old type ``ViTFeatureExtractor``, which ``AutoImageProcessor`` refuses, become the
     ``ViTImageProcessor`` with the file's values. Raises UserError when there is none.
     """
-    values = _preprocessor_values(model)
+    if _named_in_timm(model):
+        config: Any = _timm_config(model)
+        return transformers.TimmWrapperImageProcessor(config.pretrained_cfg, config.architecture)
+    values = _json_values(model, "preprocessor_config.json")
     kinds = (values.pop("image_processor_type", None), values.pop("feature_extractor_type", None))
     if "ViTFeatureExtractor" in kinds:
         return transformers.ViTImageProcessor(**values)
@@ -116,17 +153,29 @@ def load_feature_extractor(model: ModelConfig) -> Any:
         return transformers.AutoFeatureExtractor.from_pretrained(**_source(model))
 
 
+def _named_in_timm(model: ModelConfig) -> bool:
+    """Whether the checkpoint is a name of timm's, and no folder of a saved network."""
+    return model.source == "timm" and not Path(model.checkpoint).expanduser().exists()
+
+
+def _timm_config(model: ModelConfig, **overrides: Any) -> "PreTrainedConfig":
+    """As the installed timm knows the network, so that a hub is needed for weights only."""
+    values = wrapper_values({"architecture": model.checkpoint})
+    config: PreTrainedConfig = transformers.TimmWrapperConfig.from_dict(values, **overrides)
+    return config
+
+
 def _source(model: ModelConfig) -> dict[str, Any]:
     return {
-        "pretrained_model_name_or_path": resolve_checkpoint(model.checkpoint),
+        "pretrained_model_name_or_path": resolve_checkpoint(weights_name(model)),
         "revision": model.revision,
         "trust_remote_code": False,  # None would ask at the terminal
     }
 
 
-def _preprocessor_values(model: ModelConfig) -> dict[str, Any]:
-    """What preprocessor_config.json holds; empty where there is no such file (timm)."""
-    source, file_name = resolve_checkpoint(model.checkpoint), "preprocessor_config.json"
+def _json_values(model: ModelConfig, file_name: str) -> dict[str, Any]:
+    """What a file of the checkpoint holds; empty where there is none (timm has no preprocessor)."""
+    source = resolve_checkpoint(model.checkpoint)
     path = Path(source) / file_name
     if not Path(source).is_dir():
         with hub_errors("checkpoint", model.checkpoint):
@@ -149,7 +198,7 @@ def _preprocessor_values(model: ModelConfig) -> dict[str, Any]:
 def _loading(model: ModelConfig, part: str) -> Iterator[None]:
     """Name the checkpoint and the part in every error that the user can mend."""
     try:
-        with hub_errors("checkpoint", model.checkpoint):
+        with hub_errors("checkpoint", weights_name(model)):
             yield
     except UserError:
         raise

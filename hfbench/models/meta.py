@@ -1,6 +1,5 @@
 """The network of a configuration on the meta device: shapes without memory, and no weights."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +15,7 @@ from hfbench.errors import UserError
 from hfbench.models.configuration import DEFAULT_LABELS, Configuration
 from hfbench.models.loading import build_on_meta
 from hfbench.models.structure import Structure, timm_classifier
+from hfbench.models.timm_models import network_arguments, timm_labels, timm_name, wrapper_values
 
 # task -> its class in transformers and the model types that have one; the first that fits is the
 # default.
@@ -32,6 +32,7 @@ _TASKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "AutoModelForAudioClassification",
         modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
     ),
+    "speech_recognition": ("AutoModelForCTC", modeling_auto.MODEL_FOR_CTC_MAPPING_NAMES),
     "causal_lm": ("AutoModelForCausalLM", modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
 }
 
@@ -41,7 +42,7 @@ class Head:
     """What a network is to learn."""
 
     task: str
-    num_labels: int | None  # None for causal_lm
+    num_labels: int | None  # None for causal_lm; tokens of the vocabulary for speech_recognition
     notes: tuple[str, ...]  # where both come from, for people
 
 
@@ -70,13 +71,15 @@ def choose_head(configuration: Configuration, task: str | None, num_labels: int 
         notes[0] += f" (also possible: {', '.join(others)})" if others else ""
     if chosen == "causal_lm":
         return Head(chosen, None, tuple(notes))
-    own = _own_labels(configuration)
+    speech = chosen == "speech_recognition"
+    own = _own_vocabulary(configuration) if speech else _own_labels(configuration)
+    what = "Tokens" if speech else "Labels"
     if num_labels is not None:
-        notes.append(f"Labels: {num_labels}")
+        notes.append(f"{what}: {num_labels}")
     elif own:
-        notes.append(f"Labels: {own}, the checkpoint's own (--num-labels changes it)")
+        notes.append(f"{what}: {own}, the checkpoint's own (--num-labels changes it)")
     else:
-        notes.append(f"Labels: {DEFAULT_LABELS}, as the checkpoint names none (--num-labels)")
+        notes.append(f"{what}: {DEFAULT_LABELS}, as the checkpoint names none (--num-labels)")
     return Head(chosen, num_labels or own or DEFAULT_LABELS, tuple(notes))
 
 
@@ -95,7 +98,9 @@ def build_network(configuration: Configuration, head: Head) -> nn.Module:
         if configuration.library == "timm":
             return _build_timm(configuration, head)
         config = _config_class(configuration).from_dict(configuration.values)
-        if head.num_labels is not None:
+        if head.task == "speech_recognition":
+            config.vocab_size = head.num_labels
+        elif head.num_labels is not None:
             config.num_labels = head.num_labels
         return build_on_meta(config, getattr(transformers, _TASKS[head.task][0]))
     except UserError:
@@ -114,21 +119,7 @@ def with_loss(configuration: Configuration) -> Configuration:
     """
     if configuration.library != "timm":
         return configuration
-    import timm
-
-    name = configuration.values["architecture"]
-    labels = _timm_labels(configuration)  # raises for an unknown name
-    pretrained: Any = timm.get_pretrained_cfg(name)
-    if pretrained is None:
-        raise UserError(f"timm model {name!r} has no pretrained configuration, so no image size")
-    values = {
-        "model_type": "timm_wrapper",
-        "architecture": name,
-        "num_classes": labels,
-        "model_args": configuration.values.get("model_args"),
-        "pretrained_cfg": pretrained.to_dict(),
-    }
-    return replace(configuration, values=values)
+    return replace(configuration, values=wrapper_values(configuration.values))
 
 
 def with_image_size(configuration: Configuration, pixels: int) -> Configuration:
@@ -158,7 +149,7 @@ def new_parameters(network: nn.Module, structure: Structure, head: Head) -> list
 
 def _possible_tasks(configuration: Configuration) -> tuple[str, ...]:
     if configuration.library == "timm":
-        _timm_labels(configuration)  # refuses an unknown name
+        timm_name(configuration.values["architecture"])  # refuses an unknown one
         return ("image_classification",)
     model_type = _config_class(configuration).model_type
     possible = tuple(task for task, (_, types) in _TASKS.items() if model_type in types)
@@ -194,7 +185,7 @@ def _own_labels(configuration: Configuration) -> int:
     """How many the checkpoint's own head has; 0 where it names none."""
     values = configuration.values
     if configuration.library == "timm":
-        own = values.get("num_classes") or _timm_labels(configuration)
+        own = values.get("num_classes") or timm_labels(values["architecture"])
     else:
         own = values.get("num_labels") or values.get("num_classes")  # the latter: TimmWrapper
         own = own or len(values.get("id2label") or ())
@@ -203,20 +194,10 @@ def _own_labels(configuration: Configuration) -> int:
     return own
 
 
-def _timm_labels(configuration: Configuration) -> int:
-    """Of timm's pretrained weights; 0 without a head. Raises UserError for an unknown name."""
-    import timm
-
-    name = configuration.values["architecture"]
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean {' or '.join(close)}" if close else ""
-        raise UserError(f"timm {timm.__version__} has no model {name!r}{hint}")
-    try:
-        pretrained = timm.get_pretrained_cfg(name)
-    except RuntimeError as error:
-        raise UserError(f"timm model {name!r}: {error}") from error
-    return int(getattr(pretrained, "num_classes", 0) or 0)
+def _own_vocabulary(configuration: Configuration) -> int:
+    """Tokens; where the checkpoint names none, as many as its architecture has by default."""
+    config: Any = _config_class(configuration).from_dict(configuration.values)
+    return int(config.vocab_size)
 
 
 def _build_timm(configuration: Configuration, head: Head) -> nn.Module:
@@ -225,6 +206,6 @@ def _build_timm(configuration: Configuration, head: Head) -> nn.Module:
     values = configuration.values
     with torch.device("meta"):
         network: nn.Module = timm.create_model(
-            values["architecture"], num_classes=head.num_labels, **values.get("model_args", {})
+            values["architecture"], num_classes=head.num_labels, **network_arguments(values)
         )
     return network

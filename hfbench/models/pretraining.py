@@ -12,7 +12,11 @@ from typing import Literal
 from hfbench.models.languages import COMMON_CRAWL_100, WIKIPEDIA_104, XLSR_53
 
 TaskName = Literal[
-    "text_classification", "image_classification", "audio_classification", "causal_lm"
+    "text_classification",
+    "image_classification",
+    "audio_classification",
+    "speech_recognition",
+    "causal_lm",
 ]
 
 
@@ -162,7 +166,7 @@ _DEIT = replace(
     source="Touvron et al. 2021, arXiv:2012.12877",
 )
 _WAV2VEC2 = Pretraining(
-    tasks=("audio_classification",),
+    tasks=("audio_classification", "speech_recognition"),
     corpora=("LibriSpeech",),
     amount=960,
     unit="hours of speech",

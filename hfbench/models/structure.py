@@ -24,13 +24,15 @@ _WRAPPER_PREFIXES = ("module", "_orig_mod", "_fsdp_wrapped_module", "base_model.
 # PEFT inserts these inside a name; our adapters always have PEFT's default adapter name.
 _WRAPPER_PARTS = re.compile(
     r"\.base_layer\b|\.original_module\b|\.modules_to_save(\.default\b)?|(?<=\.lora_[AB])\.default\b"
-    r"|(?<=\.lora_magnitude_vector)\.default\b"
+    r"|(?<=\.lora_magnitude_vector)\.default\b|(?<=\.ia3_l)\.default\b"
 )
-_ADAPTER = re.compile(r"\.lora_\w+(\.|$)")
+_ADAPTER = re.compile(r"\.(lora_\w+|ia3_l)(\.|$)")
 
 _QUERY = re.compile(r"^(to_)?w?(q|query)(_|$)")
+_KEY = re.compile(r"^(to_)?w?(k|key)(_|$)")
 _VALUE = re.compile(r"^(to_)?w?(v|value)(_|$)")
 _FUSED = re.compile(r"^(\w*qkv\w*|c_attn|query_key_value|in_proj)$")
+_PAIRS = {"attention_qv": (_QUERY, _VALUE), "attention_kv": (_KEY, _VALUE)}
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,10 @@ class Structure:
         """The part in which an adapter's parameter lies; None for a parameter of the network."""
         found = _ADAPTER.search(canonical_name(name))
         return None if found is None else self.part_of(canonical_name(name)[: found.start()])
+
+    def place_of(self, name: str) -> str:
+        """As ``part_of``, but of an adapter's parameter the part that it adapts."""
+        return self.adapted_part(name) or self.part_of(name)
 
     @cached_property
     def _parts(self) -> dict[str, str]:
@@ -140,6 +146,11 @@ def is_duplicate(name: str) -> bool:
     return "original_module" in name.split(".")
 
 
+def is_scale(name: str) -> bool:
+    """Whether a parameter is a factor of (IA)³, which changes nothing where it is 1."""
+    return canonical_name(name).endswith(".ia3_l")
+
+
 def has_parameters(module: nn.Module) -> bool:
     """Whether a module or one inside it has parameters; a dropout has none."""
     return next(module.parameters(), None) is not None
@@ -161,17 +172,19 @@ def is_attention(name: str, module: nn.Module) -> bool:
 def linear_layers(
     model: nn.Module,
     structure: Structure,
-    kind: Literal["attention_qv", "attention", "all_linear"],
+    kind: Literal["attention_qv", "attention_kv", "attention", "all_linear"],
     blocks: Sequence[str],
 ) -> list[str]:
     """Names of the linear layers of a kind inside ``blocks`` (names from ``structure.blocks``).
 
-    ``attention_qv`` takes query and value, or the one fused layer that holds both. Layers inside
-    ``nn.MultiheadAttention`` are left out: it reads their weights without calling them. Raises
-    UserError when a kind matches nothing, listing the linear layers that exist.
+    ``attention_qv`` takes query and value, ``attention_kv`` key and value, or the one fused layer
+    that holds both. Layers inside ``nn.MultiheadAttention`` are left out: it reads their weights
+    without calling them. Raises UserError when a kind matches nothing, listing the linear layers
+    that exist.
     """
     found: list[str] = []
     existing: list[str] = []
+    pair = _PAIRS.get(kind, ())
     for block in blocks:
         inside = dict(model.get_submodule(block).named_modules())
         attentions = [
@@ -186,13 +199,13 @@ def linear_layers(
             in_attention = any(_is_inside(name, attention) for attention in attentions)
             if kind == "all_linear" or (in_attention and kind == "attention"):
                 found.append(f"{block}.{name}")
-            elif in_attention and kind == "attention_qv":
+            elif in_attention and pair:
                 local = name.rpartition(".")[2]
-                if _QUERY.match(local) or _VALUE.match(local) or _FUSED.match(local):
+                if any(pattern.match(local) for pattern in (*pair, _FUSED)):
                     found.append(f"{block}.{name}")
     found_locals = {name.rpartition(".")[2] for name in found}
-    if kind == "attention_qv" and not any(map(_FUSED.match, found_locals)):
-        both = any(map(_QUERY.match, found_locals)) and any(map(_VALUE.match, found_locals))
+    if pair and not any(map(_FUSED.match, found_locals)):
+        both = all(any(map(pattern.match, found_locals)) for pattern in pair)
         found = found if both else []
     if not found:
         raise UserError(

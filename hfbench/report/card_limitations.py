@@ -1,6 +1,7 @@
 """What a model card must warn of, as far as it follows from the facts of the result."""
 
 import math
+from collections.abc import Sequence
 
 from hfbench.report.card_metadata import (
     Source,
@@ -8,6 +9,7 @@ from hfbench.report.card_metadata import (
     data_name,
     is_from_train,
     is_pretrained,
+    problem_type,
 )
 from hfbench.report.tables import percent_text
 from hfbench.results import RunResult
@@ -47,7 +49,21 @@ def _test_size(result: RunResult, data: Source) -> list[str]:
 
 
 def _labels(result: RunResult) -> list[str]:
+    if not result.data["labels"]:
+        return []
     names = [code_span(name) for name in result.data["labels"]]
+    if problem_type(result) == "regression":
+        values = result.data["targets"]
+        return [
+            f"It learnt numbers from {values['min']:.6g} to {values['max']:.6g}; nothing is known "
+            "of it where the answer lies beyond, and its answer may lie beyond too."
+        ]
+    if problem_type(result) == "multi_label_classification":
+        return [
+            f"It knows {len(names)} labels. The probability from which one applies, 0.5, was not "
+            "tuned.",
+            *_untested_labels(names, result.test_metrics["multilabel_confusion_matrix"]),
+        ]
     points = [
         f"It knows {len(names)} labels and gives one of them to any input, also to one that fits "
         "none."
@@ -57,6 +73,21 @@ def _labels(result: RunResult) -> list[str]:
         return points
     absent = [name for name, row in zip(names, matrix, strict=True) if not any(row)]
     silent = [name for name, *column in zip(names, *matrix, strict=True) if not any(column)]
+    return points + _untested(absent, silent)
+
+
+def _untested_labels(
+    names: Sequence[str], of_labels: Sequence[Sequence[Sequence[int]]]
+) -> list[str]:
+    """From [[true negatives, false positives], [false negatives, true positives]] of each."""
+    pairs = list(zip(names, of_labels, strict=True))
+    absent = [name for name, (_, true) in pairs if not any(true)]
+    silent = [name for name, (false, true) in pairs if not false[1] + true[1]]
+    return _untested(absent, silent)
+
+
+def _untested(absent: Sequence[str], silent: Sequence[str]) -> list[str]:
+    points = []
     if absent:
         points.append(f"Not tested, because the test split lacks them: {', '.join(absent)}.")
     if silent:
@@ -87,9 +118,17 @@ def _early_end(result: RunResult) -> list[str]:
 
 def _input_limits(result: RunResult) -> list[str]:
     data = result.config["data"]
+    if result.task == "causal_lm":
+        return [
+            f"It was trained on at most {data['max_length']} tokens at a time: what it makes of "
+            "longer texts was not measured.",
+            "What it writes may be false or harmful, and sound right all the same.",
+        ]
     if "text" in result.data["columns"]:
         return [f"Texts were cut to at most {data['max_length']} tokens."]
     if "audio" in result.data["columns"]:
+        if "transcript" in result.data["columns"]:
+            return [f"No recording was longer than {data['max_seconds']:g} s."]
         return [f"Of recordings longer than {data['max_seconds']:g} s only the middle is used."]
     return []
 

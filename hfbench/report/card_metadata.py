@@ -14,16 +14,28 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from hfbench.hub_access import BUNDLED
 from hfbench.models.pretraining import PRETRAINING, Pretraining
-from hfbench.results import RunResult
+from hfbench.results import UNTRAINED, RunResult
 
 Contents = Literal["model", "adapter", "merged"]
 SourceKind = Literal["hub", "bundled", "local"]
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")  # what local tables end with
+TABLE_SUFFIXES = (
+    ".csv",
+    ".tsv",
+    ".json",
+    ".jsonl",
+    ".parquet",
+    ".txt",
+)  # what local tables end with
 
 # The Hub wants the name of a data set there, or one of the same shape. These are no data set's:
 # new ones have an owner before a slash.
 _DATASET_TYPES = {"bundled": "hfbench-bundled", "local": "local-data"}
+_PIPELINE_TAGS = {  # the others have the name of the task
+    "causal_lm": "text-generation",
+    "speech_recognition": "automatic-speech-recognition",
+}
+_TITLES = {"f1": "F1", "wer": "word error rate", "cer": "character error rate"}
 _AVERAGED = ("precision", "recall", "f1")
 
 
@@ -67,7 +79,12 @@ def checkpoint_source(result: RunResult, *, local: Collection[str]) -> Source:
     """The checkpoint that the run started from."""
     model = result.config["model"]
     revision = result.checkpoint_commit or model["revision"]
-    return find_source(model["checkpoint"], revision, local=local)
+    name = model["checkpoint"]
+    if model.get("source") == "timm" and name not in local:
+        from hfbench.models.timm_models import weights_repository
+
+        name = weights_repository(name) or name
+    return find_source(name, revision, local=local)
 
 
 def data_source(result: RunResult, *, local: Collection[str]) -> Source:
@@ -105,9 +122,20 @@ def is_pretrained(result: RunResult) -> bool:
     return bool(result.config["strategy"]["name"] != "scratch")
 
 
+def has_head(result: RunResult) -> bool:
+    """Whether parameters stand behind the backbone; a tied output layer has none of its own."""
+    assert result.parameters is not None  # the run succeeded
+    return any(row.name == "head" for row in result.parameters.by_depth)
+
+
 def pipeline_tag(result: RunResult) -> str:
     """The task as the Hub names it, such as ``text-classification``."""
-    return result.task.replace("_", "-")
+    return _PIPELINE_TAGS.get(result.task, result.task.replace("_", "-"))
+
+
+def problem_type(result: RunResult) -> str:
+    """What the outputs mean, as transformers names it; older results are all of single labels."""
+    return str(result.data.get("problem_type", "single_label_classification"))
 
 
 def data_name(result: RunResult, data: Source) -> str:
@@ -131,7 +159,7 @@ def scalars(metrics: dict[str, Any]) -> Iterator[tuple[str, int | float]]:
 def metric_title(name: str) -> str:
     """A metric for people: ``f1_macro`` is F1 (macro)."""
     kind, average = _kind_and_average(name)
-    title = "F1" if kind == "f1" else kind.replace("_", " ")
+    title = _TITLES.get(kind, kind.replace("_", " "))
     return title if average is None or kind == name else f"{title} ({average})"
 
 
@@ -144,6 +172,8 @@ def _eval_results(result: RunResult, data: Source) -> Iterator[EvalResult]:
     settings = result.config["data"]
     split = None if is_from_train(result, "test") else settings["test_split"] or "test"
     for name, value in scalars(result.to_dict()["test_metrics"]):
+        if name.endswith(UNTRAINED) or name == "generated_samples":
+            continue  # no score of this model
         kind, average = _kind_and_average(name)
         yield EvalResult(
             task_type=pipeline_tag(result),

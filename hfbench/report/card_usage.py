@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hfbench.errors import UserError
-from hfbench.report.card_metadata import Contents, Source
+from hfbench.report.card_metadata import Contents, Source, has_head, problem_type
 from hfbench.results import RunResult
 
 _MARK = "  # this repository, or the folder of a copy"
@@ -38,8 +38,7 @@ _AUDIO_INPUT = """\
 FILE = None  # the path of your recording, such as "word.wav"; None: an example, a tone
 SECONDS = {max_seconds}  # as in training: of a longer recording the middle is used
 """
-# Networks without a mask, or with a norm over the whole clip, were trained on clips of one length.
-_AUDIO_BATCH = """\
+_CLIP = """\
 rate_hz = extractor.sampling_rate
 samples = round(SECONDS * rate_hz)
 if FILE is None:
@@ -47,8 +46,13 @@ if FILE is None:
 else:
     clip, own_rate_hz = soundfile.read(FILE, dtype="float32", always_2d=True)
     clip = soxr.resample(clip.mean(axis=1), own_rate_hz, rate_hz, quality="HQ")
+"""
+_CROP = """\
 start = max(0, (len(clip) - samples) // 2)
 clip = clip[start : start + samples].astype(np.float32)
+"""
+# Networks without a mask, or with a norm over the whole clip, were trained on clips of one length.
+_CLIP_BATCH = """\
 name = extractor.model_input_names[0]
 features = extractor(clip, sampling_rate=rate_hz, return_tensors="pt")[name]
 group_norm = getattr(model.config, "feat_extract_norm", None) == "group"
@@ -57,11 +61,46 @@ if features.ndim == 2 and (group_norm or not extractor.return_attention_mask):
     features = torch.nn.functional.pad(features, (0, missing), value=extractor.padding_value)
 batch = {{name: features}}
 """
-_ANSWER = """\
+_SPEECH_INPUT = """\
+FILE = None  # the path of your recording, such as "sentence.wav"; None: an example, a tone
+SECONDS = {max_seconds}  # as in training: the longest recording
+"""
+_SPEECH_BATCH = """\
+extractor = processor.feature_extractor
+"""
+_TRANSCRIPT = """\
+with torch.inference_mode():
+    path = model(**batch).logits[0].argmax(dim=-1)
+print(f"transcript: {processor.tokenizer.decode(path)}")
+"""
+_ANSWERS: Mapping[str, str] = {
+    "single_label_classification": """\
 with torch.inference_mode():
     probabilities = model(**batch).logits.softmax(dim=-1)[0]
 best = int(probabilities.argmax())
 print(f"{model.config.id2label[best]}: {probabilities[best]:.4f}")
+""",
+    "multi_label_classification": """\
+with torch.inference_mode():
+    probabilities = model(**batch).logits.sigmoid()[0]
+for number, probability in enumerate(probabilities.tolist()):
+    applies = "applies" if probability >= 0.5 else "does not apply"
+    print(f"{model.config.id2label[number]}: {probability:.4f}, {applies}")
+""",
+    "regression": """\
+with torch.inference_mode():
+    value = model(**batch).logits[0, 0]
+print(f"{model.config.id2label[0]}: {value:.6g}")
+""",
+}
+_PROMPT_BATCH = """\
+batch = tokenizer(TEXT{separator}, add_special_tokens=False, return_tensors="pt")
+batch["max_new_tokens"] = {max_new_tokens}  # the answer is cut there
+"""
+_CONTINUATION = """\
+with torch.inference_mode():
+    written = model.generate(**batch, do_sample=False, pad_token_id=tokenizer.eos_token_id)
+print(tokenizer.decode(written[0, batch["input_ids"].shape[1] :], skip_special_tokens=True))
 """
 
 
@@ -76,6 +115,7 @@ class _Usage:
     batch: str  # from the input to the model's arguments
     imports: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
+    answer: str | None = None  # None: of the problem type
 
 
 _USAGES: Mapping[str, _Usage] = {
@@ -100,9 +140,27 @@ _USAGES: Mapping[str, _Usage] = {
         processor_class="AutoFeatureExtractor",
         processor="extractor",
         input=_AUDIO_INPUT,
-        batch=_AUDIO_BATCH,
+        batch=_CLIP + _CROP + _CLIP_BATCH,
         imports=("import numpy as np", "import soundfile", "import soxr"),
         packages=("soundfile", "soxr"),
+    ),
+    "speech_recognition": _Usage(
+        model_class="AutoModelForCTC",
+        processor_class="AutoProcessor",
+        processor="processor",
+        input=_SPEECH_INPUT,
+        batch=_SPEECH_BATCH + _CLIP + _CLIP_BATCH,
+        imports=("import numpy as np", "import soundfile", "import soxr"),
+        packages=("soundfile", "soxr"),
+        answer=_TRANSCRIPT,
+    ),
+    "causal_lm": _Usage(
+        model_class="AutoModelForCausalLM",
+        processor_class="AutoTokenizer",
+        processor="tokenizer",
+        input=_TEXT_INPUT,
+        batch=_PROMPT_BATCH,
+        answer=_CONTINUATION,
     ),
 }
 
@@ -123,31 +181,35 @@ def usage_section(
     base = checkpoint if contents == "adapter" else None
     parts = [
         "## How to use it",
-        f"```\npip install {' '.join(_packages(usage, result.versions, base))}\n```",
+        f"```\npip install {' '.join(_packages(usage, result, base))}\n```",
         f"```python\n{_program(usage, result, repo_id=repo_id, revision=revision, base=base)}```",
     ]
     if base is not None:
-        parts.insert(2, _what_the_base_is(base))
+        parts.insert(2, _what_the_base_is(base, head=has_head(result)))
     return "\n\n".join(parts)
 
 
-def _packages(usage: _Usage, versions: Mapping[str, str], base: Source | None) -> list[str]:
+def _packages(usage: _Usage, result: RunResult, base: Source | None) -> list[str]:
     """Not older than what saved the model: an older library may not read its files."""
+    versions = result.versions
     saved_by = ["transformers", *(["peft"] if base is not None else [])]
+    model = result.config["model"]
+    if model.get("source") == "timm" or model["checkpoint"].startswith("timm/"):
+        saved_by.append("timm")
     bounds = [f'"{name}>={versions[name]}"' if name in versions else name for name in saved_by]
     return ["torch", *bounds, *usage.packages]
 
 
-def _what_the_base_is(base: Source) -> str:
-    head = "This repository holds the adapter and the trained head."
+def _what_the_base_is(base: Source, *, head: bool) -> str:
+    holds = f"This repository holds the adapter{' and the trained head' if head else ''}."
     if base.kind == "bundled":
-        return f"{head} The base, `{base.name}`, comes with hfbench: install that too."
+        return f"{holds} The base, `{base.name}`, comes with hfbench: install that too."
     if base.kind == "local":
         return (
-            f"{head} The base, `{base.name}`, is not on the Hub: whoever trained this has it. "
+            f"{holds} The base, `{base.name}`, is not on the Hub: whoever trained this has it. "
             "Set `BASE` to its folder."
         )
-    return f"{head} The base, {base.pinned}, is fetched by its name."
+    return f"{holds} The base, {base.pinned}, is fetched by its name."
 
 
 def _program(
@@ -160,7 +222,7 @@ def _program(
         loading = f"model = {load}(MODEL{at}).eval()\n"
     else:
         lines += _base_name(base)
-        loading = _adapter_loading(load, base, at)
+        loading = _adapter_loading(load, base, at, head=has_head(result))
     processor = f"{usage.processor} = {usage.processor_class}.from_pretrained(MODEL{at})\n"
     pair = "text_pair" in result.data["columns"]
     data: Mapping[str, Any] = result.config["data"]
@@ -168,10 +230,20 @@ def _program(
         "max_length": data["max_length"],
         "max_seconds": data["max_seconds"],
         "texts": "*TEXT" if pair else "TEXT",
+        "separator": _separator(result),
+        "max_new_tokens": result.config.get("generation", {}).get("max_new_tokens"),
     }
+    answer = usage.answer or _ANSWERS[problem_type(result)]
     asked = _TEXT_PAIR_INPUT if pair else usage.input
     head = "\n".join([*_imports(usage, base), "", *lines, asked.format(**facts)])
-    return f"{head}\n{processor}{loading}{usage.batch.format(**facts)}{_ANSWER}"
+    return f"{head}\n{processor}{loading}{usage.batch.format(**facts)}{answer}"
+
+
+def _separator(result: RunResult) -> str:
+    """What training put behind a prompt, as it is added to one; nothing for plain texts."""
+    if "completion" not in result.data["columns"]:
+        return ""
+    return f" + {json.dumps(result.config['data']['separator'].rstrip(' '))}"
 
 
 def _imports(usage: _Usage, base: Source | None) -> list[str]:
@@ -194,18 +266,18 @@ def _base_name(base: Source) -> list[str]:
     return []
 
 
-def _adapter_loading(load: str, base: Source, at: str) -> str:
+def _adapter_loading(load: str, base: Source, at: str, *, head: bool) -> str:
     """The base gets the adapter's configuration, so that its new head fits the trained one."""
     where = ["BASE"]
     known = ""
     if base.kind == "hub":
         known = f"adapter = PeftConfig.from_pretrained(MODEL{at})  # names base and revision\n"
         where = ["adapter.base_model_name_or_path", "revision=adapter.revision"]
+    new = "  # with a new head, as its report says; the trained one comes with the adapter"
+    new = new if head else ""
     arguments = [*where, "config=config", "ignore_mismatched_sizes=True"]
     return (
         f"{known}config = AutoConfig.from_pretrained(MODEL{at})  # has the labels\n"
-        f"base = {load}(\n"
-        + "".join(f"    {argument},\n" for argument in arguments)
-        + ")  # with a new head, as its report says; the trained one comes with the adapter\n"
+        f"base = {load}(\n" + "".join(f"    {argument},\n" for argument in arguments) + f"){new}\n"
         f"model = PeftModel.from_pretrained(base, MODEL{at}).eval()\n"
     )

@@ -58,6 +58,10 @@ def _comparison_section(groups: Sequence[Group], style: Style) -> str:
     ]
     width = max(len(_mean_and_std(group.primary)) for group in groups)
     rows = [_comparison_cells(group, style, primary_width=width) for group in groups]
+    known = [group for group in groups if group.primary]
+    if known and not any(group.f1_macro for group in known):  # a task without labels
+        f1 = headings.index("macro\nF1")
+        headings, *rows = (row[:f1] + row[f1 + 1 :] for row in (headings, *rows))
     title = heading_line(f"{first.task}: {first.checkpoint} on {first.dataset}", style)
     notes = ["Means over n seeds; ± is the sample standard deviation."]
     verdict = beats_scratch(groups)

@@ -20,8 +20,10 @@ from hfbench.report.card_metadata import (
     code_span,
     data_name,
     data_source,
+    has_head,
     is_pretrained,
     metric_title,
+    problem_type,
     scalars,
 )
 from hfbench.report.card_usage import usage_section
@@ -45,9 +47,13 @@ _STRATEGIES = {
     "trained",
     "dora": "weight-decomposed low-rank adapters (DoRA of rank {r}, alpha {lora_alpha}, on "
     "{targets}) and the head trained",
+    "ia3": "factors of keys, values and inner values of the feed-forwards ((IA)³) and the head "
+    "trained",
     "bitfit": "every bias and the head trained",
     "norm": "every normalisation layer and the head trained",
     "attention": "the attention layers of the blocks and the head trained",
+    "gradual": "the head trained first, from the last to the first one block more every {every}, "
+    "then the embeddings (gradual unfreezing)",
     "scratch": "everything trained from random weights; only the architecture is the checkpoint's",
 }
 _PRECISIONS = {
@@ -114,7 +120,7 @@ def _what_it_is(
         f"# {repo_id.rpartition('/')[2]}",
         f"A model for {task}: `{checkpoint.name}`, trained on {data_name(result, data)} with the "
         f"strategy `{result.strategy}`: {_what_trained(result)}. This repository holds "
-        f"{_CONTENTS[contents]}.",
+        f"{_contents(result, contents)}.",
     ]
     if result.primary_value is not None:
         lines.append(
@@ -128,6 +134,11 @@ def _what_it_is(
     return "\n\n".join(lines)
 
 
+def _contents(result: RunResult, contents: Contents) -> str:
+    text = _CONTENTS[contents]
+    return text if has_head(result) else text.replace(" and the trained head", "")
+
+
 def _what_trained(result: RunResult) -> str:
     strategy = dict(result.config["strategy"])
     strategy["n"] = _blocks(strategy["n"])
@@ -135,7 +146,12 @@ def _what_trained(result: RunResult) -> str:
     strategy["targets"] = _TARGETS[strategy["targets"]]
     if strategy["last_n"] is not None:
         strategy["targets"] += f" of the last {_blocks(strategy['last_n'])}"
+    every = strategy.get("every", 1)  # older results know no gradual unfreezing
+    strategy["every"] = "epoch" if every == 1 else f"{every} epochs"
     text = _STRATEGIES[strategy["name"]].format(**strategy)
+    if not has_head(result):
+        text = text.replace("the head and ", "").replace(" and the head", "")
+        text = text.replace("the head trained", "what follows the blocks trained")
     if strategy["freeze"]:
         patterns = ", ".join(f"`{pattern}`" for pattern in strategy["freeze"])
         text += f", except the parameters that match {patterns}"
@@ -151,8 +167,7 @@ def _data_section(result: RunResult, data: Source) -> str:
     part = "" if settings["name"] is None else f", configuration `{settings['name']}`"
     columns = ", ".join(f"{kind} = `{name}`" for kind, name in facts["columns"].items())
     sizes = [[role, f"{facts[role]:,}"] for role in ("train", "validation", "test")]
-    labels = f"{len(facts['labels'])} labels, in the order of the model's outputs"
-    names = ", ".join(map(code_span, facts["labels"]))
+    skipped = sum(facts.get("bad_rows", {}).values())
     limit = settings["max_train_samples"]
     lines = [
         "## Data",
@@ -160,10 +175,26 @@ def _data_section(result: RunResult, data: Source) -> str:
         _table(["split", "samples"], sizes),
         *([f"`data.max_train_samples={limit}` limited train."] if limit == facts["train"] else []),
         *(f"{note[0].upper()}{note[1:]}." for note in facts["notes"]),
-        _folded(labels, names) if len(facts["labels"]) > _FEW_LABELS else f"{labels}: {names}",
+        *([f"Rows that could not be used and were left out: {skipped:,}."] if skipped else []),
+        *([_outputs(result)] if facts["labels"] else []),
         f"Fingerprint of the contents of all splits: `{facts['fingerprint']}`",
     ]
     return "\n\n".join(lines)
+
+
+def _outputs(result: RunResult) -> str:
+    """The labels, or of a regression the numbers of train."""
+    facts, problem = result.data, problem_type(result)
+    if problem == "regression":
+        values = {name: f"{value:.6g}" for name, value in facts["targets"].items()}
+        return (
+            f"One number, as it is in the data: from {values['min']} to {values['max']} in train, "
+            f"with the mean {values['mean']} and the standard deviation {values['std']}."
+        )
+    several = ", of which several or none may apply" if problem.startswith("multi_label") else ""
+    labels = f"{len(facts['labels'])} labels, in the order of the model's outputs{several}"
+    names = ", ".join(map(code_span, facts["labels"]))
+    return _folded(labels, names) if len(facts["labels"]) > _FEW_LABELS else f"{labels}: {names}"
 
 
 def _training_section(result: RunResult, checkpoint: Source) -> str:
@@ -188,7 +219,7 @@ def _training_section(result: RunResult, checkpoint: Source) -> str:
 
 
 def _results_section(result: RunResult) -> str:
-    names = dict.fromkeys(("loss", result.primary_metric, "f1_macro"))
+    names = dict.fromkeys(("loss", result.primary_metric, "f1_macro", "cer"))
     shown = [name for name in names if name in result.history[-1].validation]
     headings = ["epoch", "step", "training loss"]
     epochs = [
@@ -205,33 +236,42 @@ def _results_section(result: RunResult) -> str:
             [[metric_title(name), _number(v)] for name, v in scalars(result.test_metrics)],
         ),
     ]
-    if "confusion_matrix" in result.test_metrics:
-        lines += _by_label(result.test_metrics["confusion_matrix"], result.data["labels"])
+    metrics, labels = result.test_metrics, result.data["labels"]
+    if "confusion_matrix" in metrics:
+        matrix = metrics["confusion_matrix"]
+        right = [row[index] for index, row in enumerate(matrix)]
+        true, predicted = (
+            [sum(row) for row in matrix],
+            [sum(row) for row in zip(*matrix, strict=True)],
+        )
+        lines += [
+            _by_label(labels, right, true, predicted),
+            "Always answering the most frequent label of the test split would give an accuracy of "
+            f"{max(true) / sum(true):.4f}.",
+        ]
+    if "multilabel_confusion_matrix" in metrics:
+        of_labels = metrics["multilabel_confusion_matrix"]  # [[tn, fp], [fn, tp]] each
+        right = [one[1][1] for one in of_labels]
+        true = [sum(one[1]) for one in of_labels]
+        predicted = [one[0][1] + one[1][1] for one in of_labels]
+        lines.append(_by_label(labels, right, true, predicted))
     return "\n\n".join(lines)
 
 
-def _by_label(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> list[str]:
-    """Precision, recall and F1 of every label; what a constant answer would reach.
+def _by_label(
+    labels: Sequence[str], right: Sequence[int], true: Sequence[int], predicted: Sequence[int]
+) -> str:
+    """Precision, recall and F1 of every label from counts; as in the means a ratio of nothing is 0.
 
-    matrix: row = true label, column = predicted label. As in the means over labels, a ratio of
-    nothing is 0.
+    right: samples of the label that were found; true: all of them; predicted: where it was said.
     """
     rows = []
-    for index, label in enumerate(labels):
-        right, true = matrix[index][index], sum(matrix[index])
-        predicted = sum(row[index] for row in matrix)
-        ratios = [(right, predicted), (right, true), (2 * right, predicted + true)]
+    for label, hits, actual, said in zip(labels, right, true, predicted, strict=True):
+        ratios = [(hits, said), (hits, actual), (2 * hits, said + actual)]
         cells = [_number(part / whole if whole else 0) for part, whole in ratios]
-        rows.append([code_span(label), f"{true:,}", *cells])
+        rows.append([code_span(label), f"{actual:,}", *cells])
     table = _table(["label", "test samples", "precision", "recall", "F1"], rows)
-    if len(labels) > _FEW_LABELS:
-        table = _folded("Every label", table)
-    largest, everything = max(map(sum, matrix)), sum(map(sum, matrix))
-    return [
-        table,
-        "Always answering the most frequent label of the test split would give an accuracy of "
-        f"{largest / everything:.4f}.",
-    ]
+    return _folded("Every label", table) if len(labels) > _FEW_LABELS else table
 
 
 def _plots_section(plots: Sequence[str]) -> str:

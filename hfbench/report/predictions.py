@@ -47,7 +47,7 @@ def format_predictions(
 
 def _csv(names: Sequence[str], answers: "Sequence[Answer]", kinds: Sequence[str]) -> str:
     """The second candidate and the others follow in columns with their place in the name."""
-    places = range(1, max(len(answer) for answer in answers) + 1)
+    places = range(1, max(1, *(len(answer) for answer in answers)) + 1)
     headings = [kind if place == 1 else f"{kind}_{place}" for place in places for kind in kinds]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -59,8 +59,8 @@ def _csv(names: Sequence[str], answers: "Sequence[Answer]", kinds: Sequence[str]
 
 
 def _columns(answer: "Answer", scored: bool) -> Iterator[list[str]]:
-    """The candidates below each other."""
-    yield [" ".join(candidate.text.split()) for candidate in answer]
+    """The candidates below each other; a dash without any."""
+    yield [" ".join(candidate.text.split()) for candidate in answer] or ["-"]
     if scored:
         yield ["" if c.probability is None else f"{c.probability:.4f}" for c in answer]
 
@@ -69,7 +69,8 @@ def _values(name: str, answer: "Answer", answer_name: str) -> dict[str, Any]:
     def values(candidate: "Candidate") -> dict[str, Any]:
         return {answer_name: candidate.text, "probability": candidate.probability}
 
-    return {"input": name, **values(answer[0]), "top": [values(c) for c in answer]}
+    best = values(answer[0]) if answer else {answer_name: None, "probability": None}
+    return {"input": name, **best, "top": [values(c) for c in answer]}
 
 
 def _short(name: str) -> str:

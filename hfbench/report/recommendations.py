@@ -159,11 +159,10 @@ def _commands(found: Recommendation, style: Style) -> str:
     """What to run next, with the first checkpoint."""
     first = found.candidates[0]
     strategies = f"scratch,head,last_{min(2, first.size.own_blocks)},lora,full"
-    if found.num_labels is None:  # there is no task to train it with
-        lines = [f"hfbench plan {first.name} --task {found.task}"]
-    else:
-        lines = [
-            f"hfbench plan {first.name} --task {found.task} --num-labels {found.num_labels}",
+    labels = "" if found.num_labels is None else f" --num-labels {found.num_labels}"
+    lines = [f"hfbench plan {first.name} --task {found.task}{labels}"]
+    if found.task != "causal_lm":  # there is no task to train it with
+        lines += [
             f"hfbench compare --config FILE --strategies {strategies} --seeds 0,1,2 \\",
             f"    model.checkpoint={first.name}",
         ]

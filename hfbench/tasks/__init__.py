@@ -11,6 +11,8 @@ TASKS = {
     "text_classification": "hfbench.tasks.text_classification:TextClassification",
     "image_classification": "hfbench.tasks.image_classification:ImageClassification",
     "audio_classification": "hfbench.tasks.audio_classification:AudioClassification",
+    "speech_recognition": "hfbench.tasks.speech_recognition:SpeechRecognition",
+    "causal_lm": "hfbench.tasks.causal_lm:CausalLM",
     "mnist_mlp": "hfbench.tasks.mnist_mlp:MnistMlp",
 }
 

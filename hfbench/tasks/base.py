@@ -9,11 +9,16 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
+from accelerate import Accelerator
 from datasets import Dataset
 from torch import Tensor, nn
 
 from hfbench.config import RunConfig
+from hfbench.data.bad_rows import BadRow
 from hfbench.data.columns import Modality
+from hfbench.tasks.generation import Sampling
+
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class Samples(Protocol):
@@ -31,6 +36,7 @@ class TaskData:
     Attributes:
         label_names: position = label's number; empty for tasks without labels.
         summary: source, split sizes, columns, labels, notes, fingerprint; goes into the result.
+        bad_rows: what the data hold and cannot be used, no more than ``data.max_bad_rows``.
     """
 
     train: Samples
@@ -38,6 +44,7 @@ class TaskData:
     test: Samples
     label_names: tuple[str, ...]
     summary: dict[str, Any]
+    bad_rows: tuple[BadRow, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,18 +64,20 @@ class Task(ABC):
     - speech recognition (CTC): ``labels`` (batch, longest transcript) padded with -100; a model
       whose CTC loss is a mean over samples (``ctc_loss_reduction="mean"`` divides each sample by
       its length first), so ``loss_units`` is the number of samples; ``predictions`` are the
-      greedy token indices (batch, frames), ``compute_metrics`` gives word error rates with
+      decoded tokens (batch, longest answer), ``compute_metrics`` gives word error rates with
       ``greater_is_better = False``.
     - causal language modelling: ``labels`` are the input tokens with -100 on padding;
       ``loss_units`` counts the predicted tokens, ``(labels[:, 1:] != -100).sum()``; ``predictions``
-      are the summed loss and the token count of each sample (batch, 2), so that the perplexity is
+      are the summed loss and the token count of each sample, so that the perplexity is
       exp(sum / sum) and no logits are kept.
     """
 
     name: ClassVar[str]
-    primary_metric: ClassVar[str]
-    greater_is_better: ClassVar[bool] = True
+    # After prepare_data, where the metric depends on the data.
+    primary_metric: str
+    greater_is_better: bool = True
     length_unit: ClassVar[str] = "values"  # of sample_lengths
+    tests_untrained: ClassVar[bool] = False  # the primary metric before training means something
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -88,6 +97,10 @@ class Task(ABC):
     @abstractmethod
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Samples as the model's arguments, padded to one length; ``labels`` if they have any."""
+
+    def own_loss(self, data: TaskData) -> Loss | None:
+        """Of logits and labels, a mean over the loss units; None: what the model computes."""
+        return None
 
     def step_probe(self, device: torch.device | str = "cpu") -> Callable[[], object] | None:
         """Work like a training step's, to choose the number of threads and the precision by.
@@ -111,11 +124,31 @@ class Task(ABC):
     def predictions(self, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
         """What evaluation keeps of every sample: (batch, ...), float32 or integer."""
 
+    def comparable(self, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        """In what two ways through a model must agree: (batch, ...), float32.
+
+        The predictions, where these are numbers of which small differences can be seen.
+        """
+        return self.predictions(outputs, batch)
+
     @abstractmethod
     def compute_metrics(
         self, predictions: npt.NDArray[Any], references: npt.NDArray[np.integer[Any]]
     ) -> dict[str, Any]:
         """Plain numbers and lists over a whole split; ``primary_metric`` is among the keys."""
+
+    def check_batch(self, test: Samples) -> dict[str, Tensor]:
+        """On what a saved model is compared with the trained one; its logits are stored."""
+        return self.collate([test[i] for i in range(min(8, len(test)))])
+
+    def further_test_metrics(
+        self, model: nn.Module, test: Samples, accelerator: Accelerator
+    ) -> dict[str, Any]:
+        """What ``predictions`` cannot tell of the trained model, such as scores of what it writes.
+
+        Every process calls it and gets the same.
+        """
+        return {}
 
     @abstractmethod
     def save_processor(self, folder: Path) -> None:
@@ -143,14 +176,19 @@ class PredictingTask(Task):
     """
 
     modality: ClassVar[Modality]
-    answer_name: ClassVar[str]  # what a candidate is, such as "label"
+    answer_name: str  # what a candidate is, such as "label"
     input_settings: ClassVar[tuple[str, ...]] = ()  # keys of DataConfig that shape the features
 
     processor: Any  # tokenizer, image processor or feature extractor
+    sampling: Sampling | None = None  # how the model writes; None for tasks that write nothing
 
     @abstractmethod
     def load_processor(self) -> Any:
         """What turns raw input into features. Raises UserError when the checkpoint has none."""
+
+    def processor_of(self, folder: Path) -> Any:
+        """As ``load_processor``, of the saved model in ``folder``, the configured checkpoint."""
+        return self.load_processor()
 
     @abstractmethod
     def features(self, rows: Dataset, title: str, *, keep: bool) -> Samples:
@@ -164,5 +202,9 @@ class PredictingTask(Task):
     def answer(self, model: nn.Module, batch: Mapping[str, Tensor], count: int) -> list[Answer]:
         """At most ``count`` candidates for each sample of a batch on the model's device."""
 
-    def check_trained(self, config: Any) -> None:
-        """Raise UserError for a saved model's configuration that ``answer`` does not fit."""
+    def answer_whole(self, model: nn.Module, batch: Mapping[str, Tensor]) -> list[Answer]:
+        """What the model says where nobody asks for a number of candidates: the best one."""
+        return self.answer(model, batch, 1)
+
+    def fit_to(self, config: Any) -> None:
+        """Make ``answer`` fit a saved model. Raises UserError for one that it cannot fit."""

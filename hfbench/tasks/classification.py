@@ -1,5 +1,6 @@
 """What text, image and audio classification have in common."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -7,40 +8,66 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import numpy.typing as npt
 import torch
+from datasets import Dataset
 from torch import Tensor, nn
 
+from hfbench.config import DataConfig
+from hfbench.data.columns import Modality
+from hfbench.data.media import Unreadable
 from hfbench.data.splits import load_splits
 from hfbench.errors import UserError
 from hfbench.models import loading
-from hfbench.scores import classification_metrics
-from hfbench.tasks.base import Answer, BuiltModel, Candidate, PredictingTask, Task, TaskData
+from hfbench.tasks.base import Answer, BuiltModel, Loss, PredictingTask, Samples, Task, TaskData
+from hfbench.tasks.problems import (
+    PROBLEMS,
+    Problem,
+    WeightedLoss,
+    balanced_weights,
+    described_weights,
+    problem_of,
+)
+from hfbench.tasks.reading import Read, bad_rows_of, read_splits
 
 
-class SingleLabelTask(Task):
-    """One label a sample. ``logits``: (batch, num_labels), float32."""
+class LabelTask(Task):
+    """One output a label, or one number. ``logits``: (batch, outputs), float32."""
 
-    primary_metric = "accuracy"
+    problem: Problem = PROBLEMS["single_label_classification"]
+    primary_metric = problem.primary_metric
+
+    def set_problem(self, problem: Problem) -> None:
+        self.problem = problem
+        self.primary_metric = problem.primary_metric
+        self.greater_is_better = problem.greater_is_better
+
+    def load_data(self, data: DataConfig, modality: Modality, read: Read) -> TaskData:
+        """Every split, by ``read``, without the rows that cannot be used.
+
+        Raises UserError for more of them than ``data.max_bad_rows``, after listing them.
+        """
+        bad = bad_rows_of(self.config)
+        splits = load_splits(data, modality, bad)
+        self.set_problem(PROBLEMS[splits.problem_type])
+        return read_splits(splits, modality, read, bad)
 
     def loss_units(self, batch: Mapping[str, Tensor]) -> int:
         """The number of samples: the loss is a mean over them."""
         return len(batch["labels"])
 
     def predictions(self, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
-        """Logits: (batch, num_labels), float32."""
+        """Logits: (batch, outputs), float32."""
         logits: Tensor = outputs.logits
         return logits.detach().float()
 
     def compute_metrics(
         self, predictions: npt.NDArray[Any], references: npt.NDArray[np.integer[Any]]
     ) -> dict[str, Any]:
-        """Of logits (samples, num_labels) and label numbers (samples,)."""
-        return classification_metrics(
-            predictions.argmax(axis=-1), references, num_labels=predictions.shape[-1]
-        )
+        """Of logits (samples, outputs) and labels (samples, ...)."""
+        return self.problem.metrics(predictions, references)
 
 
-class ClassificationTask(SingleLabelTask, PredictingTask):
-    """A checkpoint with a head that classifies."""
+class ClassificationTask(LabelTask, PredictingTask):
+    """A checkpoint with a head that classifies, or gives a number."""
 
     answer_name = "label"
     model_class: ClassVar[Any]  # an AutoModelFor...Classification
@@ -48,14 +75,51 @@ class ClassificationTask(SingleLabelTask, PredictingTask):
 
     def prepare_data(self) -> TaskData:
         self.processor = self.load_processor()  # first: a wrong checkpoint fails at once
-        splits = load_splits(self.config.data, self.modality)
-        return TaskData(
-            train=self.features(splits.train, "train", keep=True),
-            validation=self.features(splits.validation, "validation", keep=True),
-            test=self.features(splits.test, "test", keep=True),
-            label_names=splits.label_names,
-            summary=splits.summary,
-        )
+
+        def read(rows: Dataset, role: str, unreadable: Unreadable) -> Samples:
+            return self.features(rows, role, keep=True, unreadable=unreadable)
+
+        data = self.load_data(self.config.data, self.modality, read)
+        weights = self.class_weights(data)
+        if weights is not None:
+            data.summary["notes"].append(described_weights(data.label_names, weights))
+        return data
+
+    @abstractmethod
+    def features(
+        self, rows: Dataset, title: str, *, keep: bool, unreadable: Unreadable | None = None
+    ) -> Samples:
+        """As :class:`PredictingTask` says; rows that cannot be read go to ``unreadable``.
+
+        Without that they are an error.
+        """
+
+    def set_problem(self, problem: Problem) -> None:
+        super().set_problem(problem)
+        self.answer_name = problem.answer_name
+
+    def own_loss(self, data: TaskData) -> Loss | None:
+        """The problem's where it is not cross-entropy, or with ``training.class_weights``."""
+        weights = self.class_weights(data)
+        if weights is not None:
+            return WeightedLoss(weights)
+        usual = self.problem.name == "single_label_classification"
+        return None if usual else self.problem.loss
+
+    def class_weights(self, data: TaskData) -> list[float] | None:
+        """Of the labels of train; None where all weigh the same.
+
+        Raises UserError where a sample has not one label.
+        """
+        chosen = self.config.training.class_weights
+        if chosen == "none":
+            return None
+        if self.problem.name != "single_label_classification":
+            raise UserError(
+                f"training.class_weights={chosen} belongs to one label a sample, and these data "
+                f"are {self.problem.name.replace('_', ' ')}"
+            )
+        return balanced_weights(cast(Any, data.train).labels(), len(data.label_names))
 
     def build_model(self, data: TaskData) -> BuiltModel:
         labels = dict(enumerate(data.label_names))
@@ -64,7 +128,7 @@ class ClassificationTask(SingleLabelTask, PredictingTask):
             num_labels=len(labels),
             id2label=labels,
             label2id={name: number for number, name in labels.items()},
-            problem_type="single_label_classification",
+            problem_type=self.problem.name,
             **self.config_overrides,
         )
         if hasattr(config, "label_names"):  # timm's wrapper would save those of the checkpoint
@@ -89,29 +153,32 @@ class ClassificationTask(SingleLabelTask, PredictingTask):
         self.processor.save_pretrained(folder)
 
     def answer(self, model: nn.Module, batch: Mapping[str, Tensor], count: int) -> list[Answer]:
-        """The most probable labels; equal logits in the order of their numbers."""
-        logits = self.predictions(model(**batch), batch)
-        # Of the logits: as probabilities two large ones may round to the same number.
-        numbers = logits.sort(dim=-1, descending=True, stable=True).indices[:, :count]
-        probabilities = logits.double().softmax(dim=-1).gather(-1, numbers)
-        names = cast(Any, model).config.id2label
-        return [
-            tuple(Candidate(names[number], value) for number, value in zip(*row, strict=True))
-            for row in zip(numbers.tolist(), probabilities.tolist(), strict=True)
-        ]
+        return self._answers(model, batch, count)
 
-    def check_trained(self, config: Any) -> None:
-        kind = config.problem_type or "single_label_classification"
-        if kind != "single_label_classification" or config.num_labels < 2:
+    def answer_whole(self, model: nn.Module, batch: Mapping[str, Tensor]) -> list[Answer]:
+        """The best label, all labels that apply, or the number."""
+        return self._answers(model, batch, None)
+
+    def _answers(
+        self, model: nn.Module, batch: Mapping[str, Tensor], count: int | None
+    ) -> list[Answer]:
+        logits = self.predictions(model(**batch), batch)
+        return self.problem.answers(logits, cast(Any, model).config.id2label, count)
+
+    def fit_to(self, config: Any) -> None:
+        problem = problem_of(config)
+        if problem is None:
+            kind = config.problem_type or "single_label_classification"
             raise UserError(
-                f"the model does {kind.replace('_', ' ')} with {config.num_labels} labels: "
-                "probabilities are given for one of at least two labels only"
+                f"the model does {kind.replace('_', ' ')} with {config.num_labels} outputs; known "
+                f"are {', '.join(PROBLEMS)}, one label of at least two and one number"
             )
+        self.set_problem(problem)
 
 
 def labels_of(samples: list[dict[str, Any]]) -> Tensor:
-    """(batch,), int64."""
-    return torch.tensor([sample["labels"] for sample in samples], dtype=torch.int64)
+    """(batch, ...), int64 of whole numbers, else float32."""
+    return torch.tensor([sample["labels"] for sample in samples])
 
 
 def with_labels(batch: dict[str, Tensor], samples: list[dict[str, Any]]) -> dict[str, Tensor]:

@@ -1,13 +1,14 @@
 """Image classification: one image to one label."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import AutoModelForImageClassification
+from transformers import AutoModelForImageClassification, TimmWrapperImageProcessor
 
-from hfbench.data.media import DecodedSamples, decode_image
+from hfbench.data.media import DecodedSamples, Unreadable, decode_image
 from hfbench.models import loading
 from hfbench.tasks.base import Samples
 from hfbench.tasks.classification import ClassificationTask, with_labels
@@ -32,10 +33,18 @@ class ImageClassification(ClassificationTask):
         self.two_steps = all(hasattr(processor, step) for step in steps)
         return processor
 
-    def features(self, rows: Dataset, title: str, *, keep: bool) -> Samples:
+    def features(
+        self, rows: Dataset, title: str, *, keep: bool, unreadable: Unreadable | None = None
+    ) -> Samples:
         """``pixels``: (channels, height, width), uint8; float32 for processors that run whole."""
         return DecodedSamples(
-            rows, "image", title, feature="pixels", decode=self._pixels, keep=keep
+            rows,
+            "image",
+            title,
+            feature="pixels",
+            decode=self._pixels,
+            keep=keep,
+            unreadable=unreadable,
         )
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -44,6 +53,11 @@ class ImageClassification(ClassificationTask):
         if self.two_steps:
             pixels = self._normalize(pixels)
         return with_labels({"pixel_values": pixels}, samples)
+
+    def save_processor(self, folder: Path) -> None:
+        # timm's data configuration lies in the model's config.json, from where it is read again
+        if not isinstance(self.processor, TimmWrapperImageProcessor):
+            super().save_processor(folder)
 
     def _pixels(self, source: str | bytes, name: str) -> Tensor:
         image = decode_image(source, self.mode, name)

@@ -1,53 +1,56 @@
 """Small grey images to one label, by a small network from random weights: MNIST with an MLP."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
+from datasets import Dataset
 from torch import Tensor, nn
 
 from hfbench.config import NetworkConfig, RunConfig
-from hfbench.data.pixels import PixelSamples, load_pixels
-from hfbench.data.splits import load_splits
+from hfbench.data.media import DecodedSamples, Unreadable, decode_image
+from hfbench.data.pixels import PixelSamples, load_pixels, normalised
+from hfbench.errors import UserError
 from hfbench.models.network import ScratchNetwork
-from hfbench.tasks.base import BuiltModel, TaskData
-from hfbench.tasks.classification import SingleLabelTask, labels_of
+from hfbench.tasks.base import Answer, BuiltModel, PredictingTask, Samples, TaskData
+from hfbench.tasks.classification import LabelTask, with_labels
 
 MNIST_PIXELS = 28  # height and width, where the data have not been read
 MNIST_LABELS = tuple("0123456789")
+PROCESSOR_FILE = "preprocessor_config.json"
 
 
-class MnistMlp(SingleLabelTask):
+class MnistMlp(LabelTask, PredictingTask):
     """Images of one size, read as grey and kept as tensors; their size is the network's input."""
 
     name = "mnist_mlp"
+    modality = "image"
+    answer_name = "label"
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         self.network = config.network or NetworkConfig()
 
     def prepare_data(self) -> TaskData:
-        splits = load_splits(self.config.data, "image")
-        pixels = {
-            split: load_pixels(getattr(splits, split), split)
-            for split in ("train", "validation", "test")
-        }
-        self.height, self.width = pixels["train"].shape[1:]
-        self.mean, self.std = 0.0, 1.0
-        if self.network.normalisation == "standard":
-            self.mean, self.std = mean_and_std(pixels["train"])
-        samples = {
-            split: PixelSamples(
-                images,
-                torch.tensor(getattr(splits, split)["labels"][:]),
-                mean=self.mean,
-                std=self.std,
-            )
-            for split, images in pixels.items()
-        }
-        return TaskData(**samples, label_names=splits.label_names, summary=splits.summary)
+        data = replace(self.config.data, problem_type="single_label_classification")
+        return self.load_data(data, "image", self._read)
+
+    def _read(self, rows: Dataset, role: str, unreadable: Unreadable) -> PixelSamples:
+        """One split; of train, which comes first, also the size of the images and their mean."""
+        pixels = load_pixels(rows, role, unreadable)
+        if role == "train":
+            self.height, self.width = pixels.shape[1:]
+            self.mean, self.std = 0.0, 1.0
+            if self.network.normalisation == "standard":
+                self.mean, self.std = mean_and_std(pixels)
+        labels = torch.tensor(rows["labels"][:])
+        if unreadable:
+            labels = labels[[row for row in range(len(rows)) if row not in unreadable]]
+        return PixelSamples(pixels, labels, mean=self.mean, std=self.std)
 
     def build_model(self, data: TaskData) -> BuiltModel:
         model = ScratchNetwork(
@@ -82,7 +85,33 @@ class MnistMlp(SingleLabelTask):
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         """``pixel_values``: (batch, 1, height, width), float32; ``labels``: (batch,), int64."""
         pixels = torch.stack([sample["pixel_values"] for sample in samples])
-        return {"pixel_values": pixels, "labels": labels_of(samples)}
+        return with_labels({"pixel_values": pixels}, samples)
+
+    def load_processor(self) -> Any:
+        raise UserError(f"{self.name} starts from no checkpoint, so there is no image processor")
+
+    def processor_of(self, folder: Path) -> Any:
+        """What ``save_processor`` wrote."""
+        values = json.loads((folder / PROCESSOR_FILE).read_text(encoding="utf-8"))
+        self.height, self.width = values["size"]["height"], values["size"]["width"]
+        (self.mean,), (self.std,) = values["image_mean"], values["image_std"]
+        return values
+
+    def features(self, rows: Dataset, title: str, *, keep: bool) -> Samples:
+        """``pixel_values``: (1, height, width), float32; images of another size are resized."""
+        return DecodedSamples(
+            rows, "image", title, feature="pixel_values", decode=self._pixels, keep=keep
+        )
+
+    def _pixels(self, source: str | bytes, name: str) -> Tensor:
+        image = decode_image(source, "L", name)
+        if image.size != (self.width, self.height):
+            image = image.resize((self.width, self.height))
+        return normalised(torch.from_numpy(np.array(image)).unsqueeze(0), self.mean, self.std)
+
+    def answer(self, model: nn.Module, batch: Mapping[str, Tensor], count: int) -> list[Answer]:
+        names = dict(enumerate(cast(ScratchNetwork, model).label_names))
+        return self.problem.answers(self.predictions(model(**batch), batch), names, count)
 
     def save_processor(self, folder: Path) -> None:
         """As an image processor of transformers reads it."""
@@ -97,7 +126,7 @@ class MnistMlp(SingleLabelTask):
             "image_std": [self.std],
         }
         text = json.dumps(values, indent=2) + "\n"
-        (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
+        (folder / PROCESSOR_FILE).write_text(text, encoding="utf-8")
 
 
 def mean_and_std(pixels: Tensor) -> tuple[float, float]:

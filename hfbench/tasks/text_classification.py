@@ -8,6 +8,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
+from hfbench.data.media import Unreadable
 from hfbench.data.tokens import Padding, TokenSamples
 from hfbench.errors import UserError
 from hfbench.models import loading
@@ -62,8 +63,13 @@ class TextClassification(ClassificationTask):
         ]
         return positions - max(offsets, default=0)
 
-    def features(self, rows: Dataset, title: str, *, keep: bool) -> Samples:
-        """``input_ids``, ``attention_mask``, ...: lists of at most ``max_length`` tokens."""
+    def features(
+        self, rows: Dataset, title: str, *, keep: bool, unreadable: Unreadable | None = None
+    ) -> Samples:
+        """``input_ids``, ``attention_mask``, ...: lists of at most ``max_length`` tokens.
+
+        No text is unreadable.
+        """
         texts = [name for name in ("text", "text_pair") if name in rows.column_names]
         tokenizer, max_length = self.processor, self.max_length
 

@@ -34,6 +34,7 @@ from hfbench.training.batching import (
 from hfbench.training.losses import PendingLosses
 from hfbench.training.optimizer import LearningRates, Penalty, build_optimizer, build_schedule
 from hfbench.training.progress import progress_options
+from hfbench.training.unfreezing import Unfreezing
 
 
 def _train_everything(model: nn.Module) -> None:
@@ -51,6 +52,9 @@ class Objective:
         metric: the validation metric that chooses the best epoch.
         train_mode: puts the model into training mode (frozen parts stay in eval mode).
         is_head: says of a parameter name whether it has the head's learning rate.
+        rate_factor: by what the learning rate of a parameter is multiplied.
+        decays: whether weight decay and penalties may pull a parameter towards 0.
+        trains: whether a parameter trains in an epoch already; None: all do, from the first on.
     """
 
     collate: Collate
@@ -60,6 +64,9 @@ class Objective:
     greater_is_better: bool = False
     train_mode: Callable[[nn.Module], None] = _train_everything
     is_head: Callable[[str], bool] = lambda name: False
+    rate_factor: Callable[[str], float] = lambda name: 1.0
+    decays: Callable[[str], bool] = lambda name: True
+    trains: Callable[[str, int], bool] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,13 +133,15 @@ class _Loop:
         self.accelerator, self.folder, self.seed = accelerator, folder, seed
         model = model.to(accelerator.device)
         wrapped = accelerator.distributed_type != DistributedType.NO  # also around one process
-        if wrapped and self.leaves_gradients_out(model):
+        if wrapped and (objective.trains is not None or self.leaves_gradients_out(model)):
             accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
         optimizer = build_optimizer(
             model,
             rates=rates,
             config=config,
             is_head=objective.is_head,
+            rate_factor=objective.rate_factor,
+            decays=objective.decays,
             # A fused step hides from Accelerate that the loss scaler skipped it.
             fused=accelerator.scaler is None,
         )
@@ -151,8 +160,10 @@ class _Loop:
         if config.max_steps is not None:
             self.total_steps = min(self.total_steps, config.max_steps)
         self.schedule = build_schedule(optimizer, config, self.total_steps)
-        self.trainable = [p for p in self.model.parameters() if p.requires_grad]
-        self.penalty = Penalty(self.trainable, l1=config.l1, l2=config.l2)
+        self.unfreezing = Unfreezing(self.model, objective.trains)
+        self.trainable = list(self.unfreezing.trainable.values())
+        decaying = [p for n, p in self.unfreezing.trainable.items() if objective.decays(n)]
+        self.penalty = Penalty(decaying, l1=config.l1, l2=config.l2)
         self.parts: dict[str, Any] = {"optimizer": optimizer}
         if self.schedule is not None:
             self.parts["schedule"] = self.schedule
@@ -228,6 +239,7 @@ class _Loop:
 
     def train_epoch(self, bar: Any) -> None:
         progress, config = self.progress, self.config
+        self.unfreezing.enter(progress.epoch)
         self.objective.train_mode(self.accelerator.unwrap_model(self.model))
         memory.reset_peak(self.accelerator.device)
         started = time.perf_counter()
@@ -242,10 +254,13 @@ class _Loop:
                 bar.set_postfix(self.describe(), refresh=False)
             if due:
                 progress.train_seconds += self.elapsed(started)
+                self.unfreezing.leave()
                 self.save()
+                self.unfreezing.enter(progress.epoch)
                 started = time.perf_counter()
             if progress.step >= self.total_steps:
                 break
+        self.unfreezing.leave()
         self.read_losses()
         progress.train_seconds += self.elapsed(started)
         peaks = (memory.peak_bytes(self.accelerator.device), progress.peak_memory_bytes)

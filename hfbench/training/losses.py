@@ -1,10 +1,11 @@
-"""Losses of steps that stay on the device until many are read at once."""
+"""Losses that stay on the device until many are read at once, and losses that models lack."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class PendingLosses:
@@ -33,3 +34,27 @@ class PendingLosses:
             return rows
         own = torch.tensor(rows, device=self.accelerator.device)
         return [(loss, units) for loss, units in self.accelerator.reduce(own, "sum").tolist()]
+
+
+class OwnLoss:
+    """Replaces the loss that a library's model computes, or cannot compute, from its labels."""
+
+    def __init__(self, loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.loss = loss
+        self.labels: Tensor | None = None
+
+    def attach(self, model: nn.Module) -> None:
+        """From now on ``model(**batch).loss`` is this one; without labels nothing changes."""
+        model.register_forward_pre_hook(self._take_labels, with_kwargs=True)
+        model.register_forward_hook(self._put_loss)
+
+    def _take_labels(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        self.labels = kwargs.pop("labels", None)
+        return args, kwargs
+
+    def _put_loss(self, module: nn.Module, args: tuple[Any, ...], outputs: Any) -> None:
+        if self.labels is not None:
+            outputs["loss"] = self.loss(outputs.logits.float(), self.labels)
+        self.labels = None

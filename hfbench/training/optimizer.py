@@ -25,18 +25,21 @@ def build_optimizer(
     rates: LearningRates,
     config: TrainingConfig,
     is_head: Callable[[str], bool],
+    rate_factor: Callable[[str], float] = lambda name: 1.0,
+    decays: Callable[[str], bool] = lambda name: True,
     fused: bool = True,
 ) -> torch.optim.Optimizer:
     """The configured optimiser over the trainable parameters.
 
     Weight decay acts on tensors of two and more dimensions; biases, norm weights and other
-    vectors have none (Loshchilov & Hutter 2019 leave the choice open; this is BERT's).
+    vectors have none (Loshchilov & Hutter 2019 leave the choice open; this is BERT's), nor has
+    what ``decays`` denies. ``rate_factor`` multiplies the rate of a parameter.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = rates.head if is_head(name) else rates.rest
-            decay = config.weight_decay if parameter.ndim >= 2 else 0.0
+            rate = (rates.head if is_head(name) else rates.rest) * rate_factor(name)
+            decay = config.weight_decay if parameter.ndim >= 2 and decays(name) else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     listed = [
         {"params": parameters, "lr": rate, "weight_decay": decay}

@@ -51,7 +51,9 @@ def find_place(model: nn.Module, structure: Structure) -> Place | None:
     if "embeddings" in trained or (blocks == 0 and not structure.embeddings):
         return None
     only_head = blocks == structure.depth and not trained & {"final", "pooler"}
-    return Place(blocks, backbone=only_head and bool(structure.backbone))
+    # A timm network holds its head itself.
+    apart = not any(name.startswith(f"{structure.backbone}.") for name in structure.head)
+    return Place(blocks, backbone=only_head and apart and bool(structure.backbone))
 
 
 def prefix_tensors(

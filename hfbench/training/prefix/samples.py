@@ -23,7 +23,7 @@ class DigestedSource(Protocol):
 class LabelledSource(Protocol):
     """A split that knows its labels without reading its samples."""
 
-    def labels(self) -> Sequence[int]: ...
+    def labels(self) -> Sequence[Any]: ...
 
 
 class StoredSamples:
@@ -41,7 +41,7 @@ class StoredSamples:
         self.like: Batch | None = None
         if not ragged and isinstance(samples, LabelledSource):
             self.like = {k: v[:1] for k, v in collate([samples[0]]).items() if k != "labels"}
-            self.labels = torch.tensor(samples.labels(), dtype=torch.int64)
+            self.labels = torch.tensor(samples.labels())  # int64, or float32 of fractions
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -1,0 +1,88 @@
+"""Rows of the data that cannot be read: counted, listed in a file, and skipped up to a limit."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hfbench.disk import write_whole
+from hfbench.errors import UserError
+
+BAD_ROWS_FILE = "bad_rows.jsonl"
+SHOWN = 5  # rows in the message
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """One row.
+
+    Attributes:
+        split: as the data call it, also for a sample that was taken from train for testing.
+        row: in that split, from 0.
+        file: the image or recording; None for what stands in the data themselves.
+        reason: why it cannot be used.
+    """
+
+    split: str
+    row: int
+    file: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        file = "" if self.file is None else f" ({self.file})"
+        return f"{self.split} row {self.row}{file}: {self.reason}"
+
+
+class BadRows:
+    """What preparing the data has found so far."""
+
+    def __init__(self, *, limit: int, file: Path | None = None) -> None:
+        """``limit``: ``data.max_bad_rows``; ``file``: where ``check`` lists them all."""
+        self.limit, self.file = limit, file
+        self._found: dict[str, list[BadRow]] = {}
+
+    def add(self, split: str, row: int, reason: str, *, file: str | None = None) -> None:
+        self._found.setdefault(split, []).append(BadRow(split, row, file, reason))
+
+    @property
+    def found(self) -> tuple[BadRow, ...]:
+        """Split by split, in the order of the rows."""
+        parts = self._found.values()
+        return tuple(row for part in parts for row in sorted(part, key=lambda row: row.row))
+
+    def check(self) -> None:
+        """Raise UserError where there are more than the limit, after listing them in the file."""
+        found = self.found
+        if len(found) <= self.limit:
+            return
+        listed = ""
+        if self.file is not None:
+            write_bad_rows(self.file, found)
+            listed = f", all listed in {self.file}"
+        first = "".join(f"\n  {row}" for row in found[:SHOWN])
+        more = len(found) - SHOWN
+        raise UserError(
+            f"rows that cannot be used: {len(found):,}{listed}:{first}"
+            f"{f'{chr(10)}  and {more:,} more' if more > 0 else ''}\nMend or remove them, or skip "
+            f"them with data.max_bad_rows={len(found)} (it is {self.limit})"
+        )
+
+    def counts(self) -> dict[str, int]:
+        """How many there are of each split."""
+        return dict(Counter(row.split for row in self.found))
+
+
+def write_bad_rows(file: Path, rows: Sequence[BadRow]) -> None:
+    """One JSON object a line; without rows there is no file afterwards.
+
+    Raises UserError where it cannot be written.
+    """
+    try:
+        if rows:
+            lines = (json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+            write_whole(file, "".join(lines))
+        else:
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {str(file)!r}: {error.strerror or error}") from error
