@@ -1,7 +1,9 @@
 """The command line. It imports only what the called command needs."""
 
 import argparse
+import atexit
 import errno
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -82,6 +84,7 @@ def guarded(action: Callable[[], int], *, debug: bool = False) -> int:
 
     Failures of ours keep their traceback; Python then exits with 1.
     """
+    _collect_rarely()
     try:
         return action()
     except (UserError, HubUnreachableError, TrainingFailedError, NotPublishedError) as error:
@@ -94,6 +97,15 @@ def guarded(action: Callable[[], int], *, debug: bool = False) -> int:
         return _report(f"no space left on the disk: {error}; free some or change output_dir", 2)
     except KeyboardInterrupt:
         return _report("interrupted; the same command continues", 130)
+
+
+def _collect_rarely() -> None:
+    """Spare the garbage collector PyTorch's many lasting objects: 1 to 2 s of each command.
+
+    While imports make them they would be looked at again and again, and once more at the end.
+    """
+    gc.set_threshold(10_000, *gc.get_threshold()[1:])
+    atexit.register(gc.freeze)
 
 
 def _report(message: str, exit_code: int) -> int:

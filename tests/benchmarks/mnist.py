@@ -9,7 +9,9 @@ training images in this process. Command: a process of its own from its imports 
 accuracy, ours with the check of the saved model. The peak is this machine's best matrix product
 with all threads, in the same run; the share counts the operations that a step does. What no loop in
 PyTorch can leave out is timed alone as well: the products of an epoch in their own small shapes,
-Adam's updates, and calling the operations of a step, on almost no numbers.
+Adam's updates, and calling the operations of a step, on almost no numbers. Beside them stands the
+barest loop of the same updates: tensors, a permutation, no progress, no record of the losses; and
+for the whole command a process that only imports PyTorch and makes an optimiser.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +49,7 @@ from idx_files import write_idx_folder
 
 ROUNDS = 3
 ROOT = Path(__file__).parents[2]
+BARE_START = "import torch; torch.optim.Adam([torch.zeros(1, requires_grad=True)])"
 CONFIG = ROOT / "recipes/configs/mnist_mlp.yaml"
 
 
@@ -58,8 +62,8 @@ def main() -> None:
     print(f"torch {torch.__version__}, {all_threads} threads, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or random_images(Path(temporary) / "random")
-        compare_loops(folder, all_threads)
-        compare_commands(folder, Path(temporary), options.epochs)
+        barest = compare_loops(folder, all_threads)
+        compare_commands(folder, Path(temporary), options.epochs, barest)
 
 
 def random_images(folder: Path) -> Path:
@@ -74,12 +78,14 @@ def random_images(folder: Path) -> Path:
     return write_idx_folder(folder, *splits)
 
 
-def compare_loops(folder: Path, all_threads: int) -> None:
+def compare_loops(folder: Path, all_threads: int) -> float:
+    """Prints the comparison; the seconds of the barest loop over all images."""
     images = tutorial_mnist.load(folder, "train")
     config = load_config(CONFIG, [f"data.source={folder}", "training.epochs=1"])
     seconds: dict[str, list[float]] = {"tutorial": [], "hfbench": []}
     peaks, threads = [], []
     alone: dict[str, list[float]] = {}
+    barest = []
     steps = -(-len(images) // config.training.batch_size)
     for _ in range(ROUNDS):
         torch.set_num_threads(all_threads)
@@ -87,6 +93,7 @@ def compare_loops(folder: Path, all_threads: int) -> None:
         seconds["tutorial"].append(timed(lambda: tutorial_epoch(images)))
         threads.append(choose_threads(make_task(config).step_probe()).threads)
         seconds["hfbench"].append(our_epoch(config, images))
+        barest.append(barest_epoch(images))
         for name, repeat in necessities(config).items():
             alone.setdefault(name, []).append(timed(lambda again=repeat: repeated(again, steps)))
     report(f"one epoch of {len(images):,} images", seconds)
@@ -101,9 +108,12 @@ def compare_loops(folder: Path, all_threads: int) -> None:
     parts = ", ".join(f"{name} {value:.2f} s" for name, value in least.items())
     print(
         f"of an epoch alone: {parts}; together {together:.2f} s, {together / ours:.0%} of ours, "
-        f"{statistics.median(seconds['tutorial']) / together:.1f} times as fast as the tutorial",
+        f"{statistics.median(seconds['tutorial']) / together:.1f} times as fast as the tutorial\n"
+        f"the barest loop: {statistics.median(barest):.2f} s, "
+        f"{statistics.median(seconds['tutorial']) / statistics.median(barest):.1f} times as fast",
         flush=True,
     )
+    return statistics.median(barest)
 
 
 def tutorial_epoch(images: tutorial_mnist.Images) -> None:
@@ -131,6 +141,22 @@ def our_epoch(config: RunConfig, images: tutorial_mnist.Images) -> float:
             seed=0,
         )
     return fitted.train_seconds
+
+
+def barest_epoch(images: tutorial_mnist.Images) -> float:
+    """Seconds of the same updates with nothing around them."""
+    network = tutorial_mnist.network()
+    parameters = list(network.parameters())
+    adam = torch.optim.Adam(parameters, lr=1e-3, fused=True)
+    labels = images.targets.long()
+    started = time.perf_counter()
+    for batch in torch.randperm(len(labels)).split(tutorial_mnist.BATCH_SIZE):
+        pixels = images.data[batch].float().div_(255)
+        functional.cross_entropy(network(pixels), labels[batch]).backward()
+        adam.step()
+        for parameter in parameters:
+            parameter.grad = None
+    return time.perf_counter() - started
 
 
 def necessities(config: RunConfig) -> dict[str, Callable[[], object]]:
@@ -189,9 +215,11 @@ def step_flops(config: RunConfig) -> int:
     return int(counter.get_total_flops())
 
 
-def compare_commands(folder: Path, temporary: Path, epochs: int) -> None:
+def compare_commands(folder: Path, temporary: Path, epochs: int, barest: float) -> None:
+    """``barest``: seconds of the barest epoch over all images."""
     python = sys.executable
     seconds: dict[str, list[float]] = {"tutorial": [], "hfbench": []}
+    starts = []
     for number in range(ROUNDS):
         theirs = [python, str(Path(tutorial_mnist.__file__)), str(folder), "--epochs", str(epochs)]
         seconds["tutorial"].append(timed(lambda command=theirs: run(command)))
@@ -199,7 +227,15 @@ def compare_commands(folder: Path, temporary: Path, epochs: int) -> None:
         ours += [f"data.source={folder}", f"training.epochs={epochs}"]
         ours += [f"output_dir={temporary / str(number)}"]
         seconds["hfbench"].append(timed(lambda command=ours: run(command)))
+        starts.append(timed(lambda: run([python, "-c", BARE_START])))
     report(f"whole command, {epochs} epochs", seconds)
+    start, trained = statistics.median(starts), 0.9 * epochs * barest  # a tenth validates
+    together = start + trained
+    print(
+        f"of the command alone: PyTorch and an optimiser {start:.2f} s, {epochs} epochs of the "
+        f"barest loop {trained:.2f} s; together {together:.2f} s, "
+        f"{statistics.median(seconds['tutorial']) / together:.1f} times as fast as the tutorial"
+    )
 
 
 def run(command: list[str]) -> None:
