@@ -31,10 +31,11 @@ from hfbench.push_command import (
 from hfbench.recommend_command import add_recommend_parser
 
 if TYPE_CHECKING:
-    from hfbench.config import StrategyConfig
+    from hfbench.config import RunConfig, StrategyConfig
     from hfbench.results import RunResult
 
 DEFAULT_STRATEGIES = "scratch,head,last_2,lora,full"
+LANGUAGE_STRATEGIES = "scratch,last_2,lora,full"  # a tied output layer is no head to train alone
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,7 +141,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("arguments", nargs="*", metavar="FOLDER | key=value")
     compare.add_argument("--config", metavar="FILE", help="YAML configuration to run")
-    compare.add_argument("--strategies", help=f"separated by commas (default {DEFAULT_STRATEGIES})")
+    compare.add_argument(
+        "--strategies",
+        help=f"separated by commas (default {DEFAULT_STRATEGIES}; causal_lm {LANGUAGE_STRATEGIES})",
+    )
     compare.add_argument("--seeds", help="separated by commas (default 0)")
     compare.add_argument(
         "--output", metavar="FOLDER", help="with --config: where runs go (default runs/<config>)"
@@ -259,8 +263,7 @@ def _run_and_compare(options: argparse.Namespace, overrides: list[str]) -> int:
     config = load_config(options.config, overrides)
     if config.hub.push:
         raise UserError("hub.push belongs to one run: compare, then hfbench push the best folder")
-    default = DEFAULT_STRATEGIES if config.network is None else "scratch"
-    names = split_strategies(options.strategies or default)
+    names = split_strategies(options.strategies or default_strategies(config))
     folder = Path(options.output or Path("runs") / Path(options.config).stem)
     runs = plan_matrix(config, [parse_strategy(name) for name in names], seeds, folder)
     failed = run_matrix(runs, debug=options.debug)
@@ -268,6 +271,13 @@ def _run_and_compare(options: argparse.Namespace, overrides: list[str]) -> int:
     results = [result for result in load_all(folder) if result.run_id in wanted]
     _print_comparison(results, folder, options.format)
     return 1 if failed else 0
+
+
+def default_strategies(config: "RunConfig") -> str:
+    """Which ``hfbench compare`` runs unasked, separated by commas."""
+    if config.network is not None:
+        return "scratch"
+    return LANGUAGE_STRATEGIES if config.task == "causal_lm" else DEFAULT_STRATEGIES
 
 
 def _print_comparison(

@@ -125,7 +125,7 @@ class DataConfig:
     max_train_samples: int | None = None
     max_eval_samples: int | None = None
     max_length: int = 128  # tokens
-    max_seconds: float = 1.0  # longer audio is cropped at its centre
+    max_seconds: float = 1.0  # longer audio is cropped at its centre; with a transcript refused
 
     @property
     def label(self) -> str:
@@ -277,6 +277,13 @@ class RunConfig:
     def __post_init__(self) -> None:
         check("seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
         self._check_labels()
+        patience = self.training.early_stopping_patience
+        if self.strategy.name == "gradual" and patience is not None:
+            raise UserError(
+                f"training.early_stopping_patience={patience} could end strategy "
+                f"{self.strategy.label!r} before it has unfrozen everything: leave it out, or "
+                "choose another strategy"
+            )
         if self.decoding.beams > 1 and self.task != "speech_recognition":
             raise UserError(
                 f"decoding.beams={self.decoding.beams} belongs to speech_recognition, not to "

@@ -10,9 +10,9 @@ import dataclasses
 import math
 import multiprocessing
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from hfbench.config import RunConfig, StrategyConfig
 from hfbench.record import finished_result, run_name
@@ -45,14 +45,19 @@ def _trained_blocks(strategy: StrategyConfig) -> float:
 def run_matrix(runs: Sequence[RunConfig], *, debug: bool = False, log: Path | None = None) -> int:
     """Run what is not finished; returns the number of runs that failed.
 
-    A run that fails leaves its result and the others go on; a mistake of the user ends all with
-    its exit code. ``debug`` shows the traceback of a mistake. ``log`` takes the reports of the
-    runs; progress and errors then go to standard error, and nothing to standard output.
+    Before the first of them every strategy is tried on the network's shapes: a mistake in one is
+    to be known before hours are spent on the others. A run that fails leaves its result and the
+    others go on; a mistake of the user ends all with its exit code. ``debug`` shows the traceback
+    of a mistake. ``log`` takes the reports of the runs; progress and errors then go to standard
+    error, and nothing to standard output.
     """
     titles = sys.stdout if log is None else sys.stderr
     context = multiprocessing.get_context("forkserver")
     if runs:
         context.set_forkserver_preload(_libraries(runs[0]))
+    waiting = [run for run in runs if finished_result(Path(str(run.output_dir)), run) is None]
+    if waiting:  # a failure of ours is shown and left to the runs
+        _in_child(context, _check_in_child, waiting, debug)
     failed = 0
     for index, run in enumerate(runs):
         title = f"[{index + 1}/{len(runs)}] {run.strategy.label}, seed {run.seed}"
@@ -61,13 +66,19 @@ def run_matrix(runs: Sequence[RunConfig], *, debug: bool = False, log: Path | No
             print(f"{title}: {folder} holds this run already", file=titles)
             continue
         print(f"\n{title}", file=titles, flush=True)
-        process = context.Process(target=_run_in_child, args=(run, debug, log))
-        process.start()
-        process.join()
-        if process.exitcode in (2, 3, 130):
-            sys.exit(process.exitcode)
-        failed += process.exitcode != 0
+        failed += _in_child(context, _run_in_child, run, debug, log) != 0
     return failed
+
+
+def _in_child(context: Any, target: Callable[..., None], *arguments: Any) -> int | None:
+    """The exit code of ``target`` in a process; a mistake of the user ends this one with it."""
+    process = context.Process(target=target, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode in (2, 3, 130):
+        sys.exit(process.exitcode)
+    code: int | None = process.exitcode
+    return code
 
 
 def _libraries(run: RunConfig) -> list[str]:
@@ -77,6 +88,18 @@ def _libraries(run: RunConfig) -> list[str]:
     if run.network is None:
         modules += ["transformers.modeling_utils", "transformers.processing_utils", "peft"]
     return modules
+
+
+def _check_in_child(runs: Sequence[RunConfig], debug: bool) -> None:
+    from hfbench.cli import guarded
+    from hfbench.preparation import check_strategy
+
+    def action() -> int:
+        for run in {run.strategy: run for run in runs}.values():
+            check_strategy(run)
+        return 0
+
+    sys.exit(guarded(action, debug=debug))
 
 
 def _run_in_child(config: RunConfig, debug: bool, log: Path | None) -> None:

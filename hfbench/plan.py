@@ -8,9 +8,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from hfbench.calibration import ADAMW_TRAFFIC, Calibration
-from hfbench.config import OptimizerName
+from hfbench.config import OptimizerName, parse_strategy
 from hfbench.cost import Precision, StepCost, trace_step
-from hfbench.errors import UserError
+from hfbench.errors import NotTraceableError, UserError
 from hfbench.models.structure import Structure, canonical_name, is_duplicate
 
 Distribution = Literal["ddp", "fsdp", "zero1", "zero2", "zero3"]
@@ -166,7 +166,13 @@ def plan_strategy(
         strategy: the label to report.
         make_inputs: number of samples -> batch, of which only shapes and dtypes are read.
         calibration: of this machine at the workload's precision; gives the times.
+
+    Raises NotTraceableError for qlora, and for a model whose computation depends on its data.
     """
+    if parse_strategy(strategy).name == "qlora":
+        raise NotTraceableError(
+            f"what 4-bit weights need is measured, not predicted: run {strategy}, or plan lora"
+        )
     size = ModelSize.of(model, structure)
     cost = trace_step(
         model,

@@ -121,7 +121,10 @@ def set_sampling(task: "PredictingTask", options: argparse.Namespace) -> None:
     given = {name: value for name in names if (value := getattr(options, name)) is not None}
     if given and task.sampling is None:
         option = next(iter(given)).replace("_", "-")
-        raise UserError(f"--{option} is for models that write text; {task.name} gives labels")
+        raise UserError(
+            f"--{option} is for models that write text token by token; {task.name} answers with a "
+            f"{task.answer_name}"
+        )
     if task.sampling is not None:
         task.sampling = dataclasses.replace(task.sampling, **given)
 

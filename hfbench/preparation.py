@@ -1,7 +1,8 @@
 """From a configuration to everything that is ready before the first training step."""
 
+import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -12,9 +13,12 @@ from torch import nn
 from hfbench.config import RunConfig, StrategyConfig
 from hfbench.data.splits import describe as describe_data
 from hfbench.errors import UserError
+from hfbench.models.configuration import DEFAULT_LABELS
 from hfbench.models.loading import load_config
+from hfbench.models.meta import Head, new_parameters
 from hfbench.models.structure import Structure, find_structure
 from hfbench.parameters import count_parameters
+from hfbench.quantization import block_linears, quantize, require_bitsandbytes
 from hfbench.record import run_folder
 from hfbench.report.tables import format_parameters
 from hfbench.results import ParameterReport
@@ -133,19 +137,46 @@ def settle_threads(task: Task, accelerator: Accelerator) -> int | None:
 
 
 def prepare(config: RunConfig, task: Task, accelerator: Accelerator) -> Prepared:
-    """Data, model, structure, strategy and exact counts, in this order."""
+    """Data, model, structure, strategy and exact counts, in this order; then 4 bits for QLoRA."""
+    if config.strategy.name == "qlora":
+        require_bitsandbytes()
     with accelerator.main_process_first():
         data = task.prepare_data()
         set_seed(config.seed)  # the new head's values
         built = task.build_model(data)
     structure = find_structure(built.model)
-    check_epochs(structure, config.strategy, config.training.epochs)
+    training = config.training
+    batches = math.ceil(len(data.train) / training.batch_size)
+    check_epochs(
+        structure,
+        config.strategy,
+        training.epochs,
+        max_steps=training.max_steps,
+        steps_per_epoch=math.ceil(batches / training.gradient_accumulation_steps),
+    )
+    packed = block_linears(built.model, structure) if config.strategy.name == "qlora" else []
     model = apply_strategy(built.model, structure, config.strategy, built.new_parameters)
     own_loss = task.own_loss(data)
     if own_loss is not None:
         OwnLoss(own_loss).attach(model)
     counts = count_parameters(model, structure)
+    if packed:
+        quantize(model, packed)
     return Prepared(task, data, model, structure, counts, built.new_parameters)
+
+
+def check_strategy(config: RunConfig) -> None:
+    """Raise UserError for a strategy that does not suit the network, before data and weights.
+
+    What only these tell is left out: ``strategy.freeze`` may name a head that the checkpoint has.
+    """
+    task, strategy = make_task(config), replace(config.strategy, freeze=())
+    head = Head(config.task, None if config.task == "causal_lm" else DEFAULT_LABELS, ())
+    network = task.build_on_meta(num_labels=DEFAULT_LABELS)
+    structure = find_structure(network)
+    check_epochs(structure, strategy, config.training.epochs)
+    with torch.device("meta"):  # where adapters are made
+        apply_strategy(network, structure, strategy, new_parameters(network, structure, head))
 
 
 def describe(config: RunConfig, prepared: Prepared) -> str:

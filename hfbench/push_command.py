@@ -44,12 +44,13 @@ def check_before_training(config: RunConfig) -> None:
     Raises UserError for what cannot be published, and where the hub refuses.
     """
     from hfbench.hub.client import check_push
-    from hfbench.hub.publication import check_base
+    from hfbench.hub.publication import check_base, check_contents
 
     if config.network is not None:
         raise UserError(f"hub.push: a network of {config.task} is no model that others can load")
     if config.strategy.name in ADAPTERS and config.hub.adapter_only:
         check_base(config.model.checkpoint)
+    check_contents(config.strategy.name, config.hub)
     try:
         check_push(config.hub)
     except NotPublishedError as error:

@@ -17,6 +17,8 @@ from hfbench.errors import UserError
 from hfbench.models.loading import hub_commit, load_config, quiet, weights_name
 from hfbench.models.loading import load_model as load_checkpoint
 from hfbench.models.network import ScratchNetwork, is_network_folder
+from hfbench.models.structure import find_structure
+from hfbench.quantization import NF4, block_linears, quantize, require_bitsandbytes
 from hfbench.training.batching import Batch
 
 MODEL_FOLDER = "model"
@@ -116,8 +118,14 @@ def _read_adapter(folder: Path, config: Any, model_class: Any) -> nn.Module:
             f"the adapter {str(folder)!r} lacks trained weights that its base "
             f"{source.label!r} lacks too: {', '.join(sorted(missing))}"
         )
+    packed: list[str] = []
+    if getattr(config, "base_weights", None) == NF4:
+        require_bitsandbytes()
+        packed = block_linears(base, find_structure(base))
     with quiet():
         adapted: nn.Module = PeftModel.from_pretrained(base, str(folder))
+    if packed:
+        quantize(adapted, packed)
     return adapted
 
 

@@ -4,6 +4,7 @@ A strategy is one small rule over the parts that ``find_structure`` found. No la
 """
 
 import fnmatch
+import math
 import re
 from collections.abc import Callable, Collection, Iterator
 
@@ -27,6 +28,7 @@ from hfbench.models.structure import (
 _LEARNING_RATE_FACTORS = {
     "lora": 10.0,
     "dora": 10.0,
+    "qlora": 10.0,
     "ia3": 50.0,
     "head": 20.0,
     "bitfit": 20.0,
@@ -147,18 +149,32 @@ def unfreezing(
     return trains
 
 
-def check_epochs(structure: Structure, strategy: StrategyConfig, epochs: int) -> None:
-    """Raise UserError where gradual unfreezing would end before everything trains."""
+def check_epochs(
+    structure: Structure,
+    strategy: StrategyConfig,
+    epochs: int,
+    *,
+    max_steps: int | None = None,
+    steps_per_epoch: int = 1,
+) -> None:
+    """Raise UserError where gradual unfreezing would end before everything trains.
+
+    ``max_steps``: after which the training ends, if its epochs have more.
+    """
     if strategy.name != "gradual":
         return
+    begun, setting, without = epochs, f"training.epochs={epochs}", ""
+    if max_steps is not None and max_steps <= (epochs - 1) * steps_per_epoch:
+        begun, setting = math.ceil(max_steps / steps_per_epoch), f"training.max_steps={max_steps}"
+        without = " without training.max_steps"
     needed = strategy.every * _stage(structure, "embeddings") + 1
-    if epochs < needed:
-        reached = (epochs - 1) // strategy.every
+    if begun < needed:
+        reached = (begun - 1) // strategy.every
         raise UserError(
-            f"training.epochs={epochs} ends before strategy {strategy.label!r} has unfrozen "
+            f"{setting} ends before strategy {strategy.label!r} has unfrozen "
             f"everything: it reaches the last {reached} of {structure.depth} blocks, and needs "
-            f"{needed} epochs for all and the embeddings. Set training.epochs={needed}, or choose "
-            f"last_{max(reached, 1)}"
+            f"{needed} epochs for all and the embeddings. Set training.epochs={needed}{without}, "
+            f"or choose last_{max(reached, 1)}"
         )
 
 
@@ -188,7 +204,7 @@ def _trained_parts(model: nn.Module, structure: Structure, strategy: StrategyCon
         case "full" | "scratch" | "gradual":
             every_block = {f"block {index}" for index in range(structure.depth)}
             return {"embeddings", "final", "pooler", "head"} | every_block
-        case "head" | "lora" | "dora" | "ia3" | "bitfit" | "norm" | "attention":
+        case "head" | "lora" | "dora" | "qlora" | "ia3" | "bitfit" | "norm" | "attention":
             return {"head"}
         case "last_n" | "first_n" | "blocks":
             chosen = _chosen_blocks(model, structure, strategy)

@@ -18,6 +18,7 @@ StrategyName = Literal[
     "blocks",
     "lora",
     "dora",
+    "qlora",
     "ia3",
     "bitfit",
     "norm",
@@ -26,7 +27,7 @@ StrategyName = Literal[
     "scratch",
 ]
 TargetKind = Literal["attention_qv", "attention", "all_linear"]
-LORAS = ("lora", "dora")  # strategies that have LoRA's options
+LORAS = ("lora", "dora", "qlora")  # strategies that have LoRA's options
 ADAPTERS = (*LORAS, "ia3")  # strategies that add parameters
 LORA_OPTIONS = ("r", "lora_alpha", "lora_dropout", "targets", "last_n")
 
@@ -42,7 +43,7 @@ class StrategyConfig:
     lora_alpha: int = 16
     lora_dropout: float = 0.0
     targets: TargetKind = "attention_qv"
-    last_n: int | None = None  # LoRA or DoRA in the last n blocks only
+    last_n: int | None = None  # LoRA, DoRA or QLoRA in the last n blocks only
     every: int = 1  # gradual: epochs until one block more trains
     freeze: tuple[str, ...] = ()  # glob patterns over parameter names, frozen afterwards
     learning_rate_factor: float | None = None  # None: the strategy's own
@@ -65,8 +66,9 @@ class StrategyConfig:
         if self.name != "gradual" and self._changed("every"):
             raise UserError(f"strategy.every={self.every} belongs to gradual, not to {self.name}")
         if self.name not in LORAS and (foreign := self._changed(*LORA_OPTIONS)):
+            owners = f"{', '.join(LORAS[:-1])} and {LORAS[-1]}"
             raise UserError(
-                f"strategy.{foreign[0]} belongs to {' and '.join(LORAS)}, not to {self.name}"
+                f"strategy.{foreign[0]} belongs to {owners}, not to {self.name}"
                 + (f"; for the last blocks write last_{self.last_n}" if self.last_n else "")
             )
 

@@ -6,8 +6,8 @@
 The steps are those of every recipe (see text_classification.py): data, checkpoint, strategy, exact
 parameter report, training with validation, one test, a saved model that was loaded again.
 
-Strategies: full, head, last_2, first_2, blocks:0+3, lora:r=8,targets=all_linear, dora:r=8, ia3,
-bitfit, norm, attention, gradual, scratch.
+Strategies: full, head, last_2, first_2, blocks:0+3, lora:r=8,targets=all_linear, dora:r=8, qlora,
+ia3, bitfit, norm, attention, gradual, scratch.
 Data: a hub name, or a folder with one sub-folder of recordings per class (wav, flac, ogg, mp3):
 data.source=words/. Recordings are mixed to one channel, resampled to the checkpoint's rate and cut
 to data.max_seconds.

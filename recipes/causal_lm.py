@@ -10,8 +10,9 @@ exact parameter report is printed; the one loop trains, validating after every e
 the lowest perplexity is tested once, saved, loaded again and compared; everything is written to
 result.json, also the perplexity before training. Completions are written and scored too.
 
-Strategies: full, last_2, first_2, blocks:0+3, lora:r=8,targets=all_linear, dora:r=8, bitfit, norm,
-attention, scratch; head where the output layer is not tied to the embeddings, as GPT-2's is.
+Strategies: full, last_2, first_2, blocks:0+3, lora:r=8,targets=all_linear, dora:r=8, qlora, ia3,
+bitfit, norm, attention, gradual, scratch; head where the output layer is not tied to the
+embeddings, as GPT-2's is.
 Data: a hub name, or a csv, json, parquet or txt file of yours: data.source=book.txt.
 Any key of the configuration can be given on the command line: training.epochs=2.
 """

@@ -6,8 +6,8 @@
 The steps are those of every recipe (see text_classification.py): data, checkpoint, strategy, exact
 parameter report, training with validation, one test, a saved model that was loaded again.
 
-Strategies: full, head, last_2, first_2, blocks:0+3, lora:r=8,targets=all_linear, dora:r=8, bitfit,
-norm, attention, scratch.
+Strategies: full, head, last_2, first_2, blocks:0+3, lora:r=8,targets=all_linear, dora:r=8, qlora,
+ia3, bitfit, norm, attention, gradual, scratch.
 Data: a hub name, or a table with a column of recordings (paths beside the table) and one of
 transcripts: data.source=speech/train.csv data.text_column=transcript. Recordings are mixed to one
 channel and resampled to the checkpoint's rate; none may be longer than data.max_seconds.

@@ -8,8 +8,8 @@ its embeddings, blocks and head are found; the strategy decides what trains; the
 report is printed; the one loop trains, validating after every epoch; the best epoch is tested
 once, saved, loaded again and compared; everything is written to result.json.
 
-Strategies: full, head, last_2, first_2, blocks:0+3, lora:r=8,targets=all_linear, dora:r=8, ia3,
-bitfit, norm, attention, gradual, scratch.
+Strategies: full, head, last_2, first_2, blocks:0+3, lora:r=8,targets=all_linear, dora:r=8, qlora,
+ia3, bitfit, norm, attention, gradual, scratch.
 Data: a hub name, or a csv, json or parquet file of yours: data.source=reviews.csv.
 Any key of the configuration can be given on the command line: training.epochs=2.
 """

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,6 +22,19 @@ TINY_WORDS = (  # separated by spaces
     "the a film book song is was not very good bad great awful dull bright red green blue one two "
     "three four five six seven eight nine ten cat dog bird fish runs sleeps eats sings ."
 )
+SPEECH_NETWORK: dict[str, Any] = {  # a frame every 160 samples, 100 a second
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "conv_dim": (16, 16, 16),
+    "conv_kernel": (10, 8, 4),
+    "conv_stride": (8, 5, 4),
+    "num_feat_extract_layers": 3,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "mask_time_length": 4,
+}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,6 +49,13 @@ def cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers are read from and left in a folder of the test, not of whoever runs it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def own_folders(own_cache: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same; lists of bad rows, too, go to a folder of the test, which it works in."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
 
 
 @pytest.fixture
@@ -119,23 +139,27 @@ def tiny_wav2vec2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
     folder = tmp_path_factory.mktemp("tiny_wav2vec2")
-    config = Wav2Vec2Config(
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=64,
-        conv_dim=(16, 16, 16),
-        conv_kernel=(10, 8, 4),
-        conv_stride=(8, 5, 4),
-        num_feat_extract_layers=3,
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=4,
-        classifier_proj_size=16,
-        mask_time_length=4,
-    )
+    config = Wav2Vec2Config(**SPEECH_NETWORK, classifier_proj_size=16)
     torch.manual_seed(0)
     Wav2Vec2Model(config).save_pretrained(folder)
     Wav2Vec2FeatureExtractor(return_attention_mask=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_hubert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A HubertModel (no head) as deep: layer norm and an attention mask, like the large ones."""
+    import torch
+    from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
+
+    folder = tmp_path_factory.mktemp("tiny_hubert")
+    changes: dict[str, Any] = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
+    for name in ("hidden", "attention", "activation", "final"):
+        changes[f"{name}_dropout"] = 0.0  # learns in fewer steps
+    changes |= {"mask_time_prob": 0.0, "feat_proj_dropout": 0.0}
+    torch.manual_seed(0)
+    HubertModel(HubertConfig(**SPEECH_NETWORK, **changes)).save_pretrained(folder)
+    Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(folder)
     return folder
 
 
@@ -210,6 +234,43 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
             wave = 0.3 * np.sin(2 * np.pi * hertz * seconds) + 0.01 * rng.normal(size=1600)
             soundfile.write(folder / label / f"{index}.wav", wave, 16000)
     return folder
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 clips of noise at 8 kHz in two folders, in each from 0.25 s on every one longer."""
+    import numpy as np
+    import soundfile
+
+    root = tmp_path_factory.mktemp("clips")
+    generator = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (root / label).mkdir()
+        for i in range(20):
+            samples = generator.normal(0, 0.1, 2000 + 400 * i).astype(np.float32)
+            soundfile.write(root / label / f"{i:02}.wav", samples, 8000)
+    return root
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty lines, no two alike."""
+    path = tmp_path_factory.mktemp("book") / "book.txt"
+    lines = [f"the cat {i} runs and the dog sleeps, two fish sing {i * i}.\n" for i in range(40)]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty prompts of unequal length, each with a completion of one word or two."""
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    rows = [
+        {"prompt": "the cat " + "sings " * (i % 4) + str(i), "completion": f"bird {i % 3}"}
+        for i in range(30)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
 
 
 @pytest.fixture(scope="session")

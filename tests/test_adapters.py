@@ -148,5 +148,5 @@ def test_blocks_without_a_feed_forward_are_refused() -> None:
 
 
 def test_ia3_has_none_of_loras_options() -> None:
-    with pytest.raises(UserError, match=r"strategy\.r belongs to lora and dora, not to ia3"):
+    with pytest.raises(UserError, match=r"strategy\.r belongs to lora, dora and qlora, not to ia3"):
         parse_strategy("ia3:r=4")

@@ -82,6 +82,7 @@ def test_a_very_short_clip_is_padded_with_silence() -> None:
         (encoded(np.zeros(0, dtype=np.float32), 16000), "empty"),
         (encoded(np.array([np.nan, 0], dtype=np.float32), 16000), "not finite"),
     ],
+    ids=["other bytes", "missing", "empty", "not finite"],  # the bytes of a sound hold the time
 )
 def test_a_bad_sound_is_an_error_that_names_the_sample(source: str | bytes, problem: str) -> None:
     with pytest.raises(UserError, match=problem) as caught:

@@ -80,7 +80,7 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
         ("strategy.freeze=[*.bias]", "the value is not valid YAML"),
         (
             "strategy=head:last_n=2",
-            "strategy.last_n belongs to lora and dora, not to head.*write last_2",
+            "strategy.last_n belongs to lora, dora and qlora, not to head.*write last_2",
         ),
         ("seed=-1", "seed=-1 must be from 0"),
         ("seed", "override 'seed' is not written key=value"),

@@ -24,6 +24,7 @@ STRATEGIES = {
     "blocks": "blocks:0+2",
     "lora": "lora",
     "dora": "dora",
+    "qlora": "qlora:targets=all_linear",
     "ia3": "ia3",
     "bitfit": "bitfit",
     "norm": "norm",

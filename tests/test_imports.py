@@ -51,6 +51,7 @@ LAYERS = {
     "hfbench.hub": 2,
     "hfbench.verification": 2,
     "hfbench.merging": 2,
+    "hfbench.quantization": 2,
     "hfbench.push_command": 3,
     "hfbench.metrics": 1,
     "hfbench.scores": 1,

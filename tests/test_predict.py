@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,18 +13,17 @@ import torch
 from huggingface_hub import constants
 from loopback_hub import ACCOUNTS, LoopbackHub
 from online import User, online_process
+from predict_calls import Captured, change_json, predict, refusal
 from safetensors.torch import load_file, save_file
 from tiny_runs import overrides
 
 from hfbench.cli import main
 from hfbench.config import RunConfig, load_config
 from hfbench.data.splits import load_splits
-from hfbench.report.predictions import format_predictions
 from hfbench.results import RunResult
 from hfbench.run import run
 from hfbench.saving import load_model
 from hfbench.tasks import make_task
-from hfbench.tasks.base import Candidate
 
 SOURCES = {
     "text": ("tiny_bert", "texts"),
@@ -34,7 +32,6 @@ SOURCES = {
 }
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 Trained = Callable[[str, str], tuple[Path, RunConfig]]
-Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(scope="module")
@@ -66,25 +63,6 @@ def text_model(trained: Trained, tmp_path: Path) -> Path:
 @pytest.fixture
 def text_adapter(trained: Trained, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained("text", "lora")[0] / "model", tmp_path / "adapter"))
-
-
-def predict(captured: Captured, *arguments: str | Path) -> list[dict[str, Any]]:
-    captured.readouterr()
-    assert main(["predict", *map(str, arguments), "--format", "json"]) == 0
-    found: list[dict[str, Any]] = json.loads(captured.readouterr().out)["predictions"]
-    return found
-
-
-def refusal(captured: Captured, *arguments: str | Path, code: int = 2) -> str:
-    captured.readouterr()
-    assert main(["predict", *map(str, arguments)]) == code
-    error = captured.readouterr().err.splitlines()[-1]
-    assert error.startswith("hfbench: error: ")
-    return error
-
-
-def change_json(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -236,26 +214,6 @@ def test_table_csv_and_json_say_the_same(
         assert main([*arguments, "--output", str(output)]) == 0
         assert output.read_text() == written[style]
         assert capsys.readouterr().out == f"predictions: {output}\n"
-
-
-def test_answers_without_probabilities_have_no_column_for_them() -> None:
-    """As a task whose answers are transcripts gives them."""
-    answers = [(Candidate("one two"),), (Candidate("three"), Candidate("tree"))]
-    names = ["a.wav", "/a/very/long/path/to/the/recording/of/somebody/" + "b" * 30 + ".wav"]
-
-    def written(style: Any) -> str:
-        return format_predictions(names, answers, style, answer_name="transcript", about={})
-
-    assert (
-        written("csv") == f"input,transcript,transcript_2\na.wav,one two,\n{names[1]},three,tree\n"
-    )
-    shortened = "/a/very/long/path/to/the/re…" + names[1][-28:]
-    assert [line.split() for line in written("table").splitlines()[2:]] == [
-        ["a.wav", "one", "two"],
-        [shortened, "three"],
-        ["tree"],
-    ]
-    assert json.loads(written("json"))["predictions"][0]["transcript"] == "one two"
 
 
 # ---- repositories

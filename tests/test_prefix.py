@@ -1,14 +1,10 @@
-"""Training behind a stored frozen prefix: the same numbers, trusted only when whole and proven."""
+"""Training behind a stored frozen prefix: the same numbers, and only where that is proven."""
 
 import errno
 import itertools
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -355,94 +351,3 @@ def test_samples_of_like_length_share_a_batch() -> None:
     assert alike_batches(6, 2, lengths, slack=0.0) == [(1, 4), (5,), (0, 2), (3,)]
     assert alike_batches(6, 3, lengths, slack=0.2) == [(1, 4, 5), (0, 2, 3)]
     assert alike_batches(3, 2, None, slack=0.0) == [(0, 1), (2,)]
-
-
-# -- the files ---------------------------------------------------------------------------------
-
-
-def write(key: str, values: Tensor, *, close: bool = True) -> Path:
-    folder = store.start(key)
-    writer = store.RowWriter(folder, 0)
-    writer.add(range(len(values)), values)
-    writer.close()
-    return store.finish(folder, key, writer, parts=1, seconds=1.0) if close else folder
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rows_of_different_length_come_back_in_any_order(dtype: torch.dtype) -> None:
-    folder = store.start("a")
-    generator = torch.Generator().manual_seed(0)
-    rows = [torch.randn(length, 3, generator=generator).to(dtype) for length in (4, 2, 4, 1)]
-    writers = [store.RowWriter(folder, part) for part in (0, 1)]
-    writers[0].add([0, 2], torch.stack([rows[0], rows[2]]))
-    padded = nn.utils.rnn.pad_sequence([rows[3], rows[1]], batch_first=True, padding_value=9.0)
-    writers[1].add([3, 1], padded, [1, 2])
-    for writer in writers:
-        writer.close()
-    store.finish(folder, "a", writers[0], parts=2, seconds=1.0)
-    found = store.find("a")
-    assert found is not None
-    assert found.lengths.tolist() == [4, 2, 4, 1]
-    expected = nn.utils.rnn.pad_sequence([rows[i] for i in (3, 0, 1)], batch_first=True)
-    assert torch.equal(found.read([3, 0, 1]), expected)
-    assert torch.equal(found.read([1]), rows[1][None])
-    assert found.size_bytes == 11 * 3 * dtype.itemsize
-    found.close()
-
-
-def test_a_damaged_entry_is_deleted() -> None:
-    path = write("a", torch.ones(2, 3, 4)) / "0.bin"
-    os.truncate(path, path.stat().st_size - 1)
-    assert store.find("a") is None
-    assert not path.parent.exists()
-
-
-def test_an_entry_that_another_program_finished_first_is_kept() -> None:
-    slow = store.start("a")
-    writer = store.RowWriter(slow, 0)
-    writer.add([0], torch.ones(1, 1, 1))
-    writer.close()
-    write("a", torch.zeros(1, 1, 1))
-    store.finish(slow, "a", writer, parts=1, seconds=1.0)
-    found = store.find("a")
-    assert found is not None
-    assert found.read([0]).item() == 0.0
-    assert [path.name for path in store.entries_folder().iterdir()] == ["a"]
-
-
-def test_a_process_killed_while_writing_leaves_nothing_that_is_trusted() -> None:
-    script = (
-        "import sys, time, torch; from hfbench.training.prefix import store\n"
-        "writer = store.RowWriter(store.start('a'), 0)\n"
-        "while True:\n"
-        "    writer.add([0], torch.ones(1, 1000, 10)); print('written', flush=True)\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    process.stdout.readline()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    assert store.find("a") is None
-    left = list(store.entries_folder().iterdir())
-    assert len(left) == 1
-    old = time.time() - 2 * store.ABANDONED_SECONDS
-    for path in (*left[0].iterdir(), left[0]):
-        os.utime(path, (old, old))
-    assert store.make_room(0)
-    assert list(store.entries_folder().iterdir()) == []
-
-
-def test_the_entries_used_longest_ago_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    for age, key in enumerate(["new", "old", "older"]):
-        folder = write(key, torch.ones(1, 250, 1))  # 1,000 bytes and an index
-        for path in (*folder.iterdir(), folder):
-            os.utime(path, (10_000 - age, 10_000 - age))
-    found = store.find("older")  # reading it makes it the newest
-    assert found is not None
-    monkeypatch.setattr(store, "LIMIT_BYTES", 4000)
-    assert store.make_room(1000)
-    assert {path.name for path in store.entries_folder().iterdir()} == {"older", "new"}
-    assert found.read([0]).sum() == 250
-    assert not store.make_room(5000)
-    assert len(list(store.entries_folder().iterdir())) == 2

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from result_factory import make_result
@@ -11,8 +12,10 @@ from hfbench.compare import aggregate
 from hfbench.errors import UserError
 from hfbench.report.comparison import format_comparison
 from hfbench.report.plots import plot_quality_against_parameters
+from hfbench.report.predictions import format_predictions
 from hfbench.report.tables import format_parameters
 from hfbench.results import ParameterReport, ParameterRow, RunResult
+from hfbench.tasks.base import Candidate
 
 
 def bert_base_last_2() -> ParameterReport:
@@ -125,6 +128,26 @@ def test_comparison_warns_of_unlike_and_unmeasured_runs() -> None:
     text = " ".join(format_comparison(aggregate(runs)).split())
     assert "Warning: the runs of head differ in training.epochs." in text
     assert "Warning: accuracy is known for 1 of the 2 runs of head." in text
+
+
+def test_answers_without_probabilities_have_no_column_for_them() -> None:
+    """As a task whose answers are transcripts gives them."""
+    answers = [(Candidate("one two"),), (Candidate("three"), Candidate("tree"))]
+    names = ["a.wav", "/a/very/long/path/to/the/recording/of/somebody/" + "b" * 30 + ".wav"]
+
+    def written(style: Any) -> str:
+        return format_predictions(names, answers, style, answer_name="transcript", about={})
+
+    assert (
+        written("csv") == f"input,transcript,transcript_2\na.wav,one two,\n{names[1]},three,tree\n"
+    )
+    shortened = "/a/very/long/path/to/the/re…" + names[1][-28:]
+    assert [line.split() for line in written("table").splitlines()[2:]] == [
+        ["a.wav", "one", "two"],
+        [shortened, "three"],
+        ["tree"],
+    ]
+    assert json.loads(written("json"))["predictions"][0]["transcript"] == "one two"
 
 
 def test_no_results_say_so() -> None:

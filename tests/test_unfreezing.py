@@ -194,8 +194,8 @@ def test_a_gradual_run_says_what_it_unfreezes_and_saves_a_whole_model(
     checkpoint = {"text": "tiny_bert", "image": "tiny_vit", "audio": "tiny_wav2vec2"}[kind]
     data = {"text": "texts", "image": "images", "audio": "sounds"}[kind]
     sources = [request.getfixturevalue(name) for name in (checkpoint, data)]
-    arguments = overrides(*sources, tmp_path / "run", "strategy=gradual", "training.max_steps=2")
-    arguments.append("training.epochs=5")  # for three blocks
+    few = ["training.epochs=5", "data.max_train_samples=8"]  # one step each, for three blocks
+    arguments = overrides(*sources, tmp_path / "run", "strategy=gradual", *few)
     config = load_config(None, arguments, task=f"{kind}_classification")
     result = run(config)
     assert result.status == "succeeded"  # loaded again and compared

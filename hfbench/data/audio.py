@@ -14,6 +14,8 @@ import soxr
 from hfbench.errors import UnreadableError
 
 UNKNOWN_BYTES = 2**31 - 2**16  # what writes a stream puts about this, or 2**32 - 1, for its size
+# Of all channels: 2 GiB as float32, 9 hours of mono at 16 kHz. A damaged header announces more.
+MAX_SAMPLES = 2**29
 MIN_SECONDS = 0.05  # shorter clips are padded with silence: networks need one whole frame
 
 
@@ -25,13 +27,20 @@ def decode_audio(
     Channels are averaged. The rate is changed with a band-limited filter (soxr, quality HQ).
     Longer clips keep their middle ``max_seconds``. ``name`` says in the error which clip it is.
 
-    Raises UnreadableError when the file is missing, broken, truncated or empty.
+    Raises UnreadableError when the file is missing, broken, truncated or empty, or has more than
+    MAX_SAMPLES by its header.
     """
     with _opened(source, name) as file:
         missing_bytes = _missing_wav_bytes(file)
         file.seek(0)
         with soundfile.SoundFile(file) as sound:
             own_rate_hz, expected = sound.samplerate, sound.frames
+            if expected * sound.channels > MAX_SAMPLES:  # memory for all is taken before reading
+                raise UnreadableError(
+                    name,
+                    f"a sound that is damaged or too long: its header announces {expected:,} "
+                    f"samples of {sound.channels} channels, at most {MAX_SAMPLES:,} are read",
+                )
             frames = sound.read(dtype="float32", always_2d=True)
     if missing_bytes:
         raise UnreadableError(

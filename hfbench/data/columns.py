@@ -41,6 +41,8 @@ COMPLETION_PAIRS = (
     ("instruction", "output"),
     ("instruction", "response"),
 )
+# Beside such a pair: what the prompt is about, without which it is half a prompt (Alpaca, Dolly).
+PROMPT_PARTS = ("input", "context")
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def input_candidates(
     free = {name: kind for name, kind in dataset.features.items() if name not in taken}
     named = [name for name in free if name.lower() in INPUT_NAMES[modality]]
     if modality == "text":
-        strings = [name for name, kind in free.items() if _is_string(kind)]
+        strings = [name for name, kind in free.items() if is_string(kind)]
         return [name for name in named if name in strings] or strings
     media = Image if modality == "image" else Audio
     return [name for name, kind in free.items() if isinstance(kind, media)] or named
@@ -119,7 +121,7 @@ def _detect_pair_of(
     strings = {
         name.lower(): name
         for name, kind in dataset.features.items()
-        if name not in taken and _is_string(kind)
+        if name not in taken and is_string(kind)
     }
     pairs = [pair for pair in names if strings.keys() >= set(pair)]
     if len(pairs) != 1:
@@ -130,12 +132,20 @@ def _detect_pair_of(
 def detect_texts(dataset: Dataset, data: DataConfig) -> tuple[str, str | None]:
     """The column with the texts and, where these are prompts, the one with their completions.
 
-    Raises UserError as ``detect_columns`` does.
+    Raises UserError as ``detect_columns`` does, and where a found prompt has a second part.
     """
     completion = _configured(dataset, data.completion_column, "completion_column")
     text = _configured(dataset, data.text_column, "text_column")
     if text is None and completion is None:
         text, completion = _detect_pair_of(COMPLETION_PAIRS, dataset, taken=())
+        parts = [name for name in dataset.column_names if name.lower() in PROMPT_PARTS]
+        if completion is not None and parts:
+            raise UserError(
+                f"the column {parts[0]!r} may belong to the prompt in {text!r}: write both into "
+                "one column and name it with data.text_column, and the completion with "
+                f"data.completion_column={completion}; or leave {parts[0]!r} out with "
+                f"data.text_column={text} data.completion_column={completion}"
+            )
     if text is None:
         text = _only(dataset, input_candidates(dataset, "text", {completion}), "text_column")
     if text == completion:
@@ -153,7 +163,7 @@ def detect_speech(dataset: Dataset, data: DataConfig) -> tuple[str, str]:
         named = [
             name
             for name, kind in dataset.features.items()
-            if name.lower() in TRANSCRIPT_NAMES and _is_string(kind)
+            if name.lower() in TRANSCRIPT_NAMES and is_string(kind)
         ]
         text = _only(dataset, named, "text_column")
     audio = _configured(dataset, data.audio_column, "audio_column") or _only(
@@ -162,7 +172,8 @@ def detect_speech(dataset: Dataset, data: DataConfig) -> tuple[str, str]:
     return audio, text
 
 
-def _is_string(kind: Any) -> bool:
+def is_string(kind: Any) -> bool:
+    """Whether a column of this feature holds texts."""
     return isinstance(kind, Value) and kind.dtype in ("string", "large_string")
 
 

@@ -123,13 +123,28 @@ def _metadata_of(folder: Path) -> Path | None:
 
 
 def _by_first_folder(rows: Dataset, table: Path) -> dict[str, Dataset]:
-    """Files below folders named by split belong to these splits; else all are ``train``."""
+    """Files below folders named by split belong to these splits; else all are ``train``.
+
+    Rows without a file are kept, in the first split (``train`` where there is one), to be counted
+    among the bad ones.
+
+    Raises UserError where only some of the files are below such folders.
+    """
     whole = _with_media(rows, table)
-    firsts = [Path(name).parts[0] if name else None for name in rows[FILE_COLUMN][:]]
-    if not set(firsts) <= {*SPLIT_NAMES, None}:
-        return {"train": whole}
+    names = rows[FILE_COLUMN][:]
+    firsts = [Path(name).parts[0] if name else None for name in names]
     splits = [split for split in SPLIT_NAMES if split in firsts]
-    return {s: whole.select([i for i, first in enumerate(firsts) if first == s]) for s in splits}
+    if not splits:
+        return {"train": whole}
+    stray = [i for i, first in enumerate(firsts) if first not in (*SPLIT_NAMES, None)]
+    if stray:
+        raise UserError(
+            f"{str(table)!r}: {len(stray):,} of {len(names):,} files (row {stray[0]}: "
+            f"{names[stray[0]]!r}) are in none of the folders {', '.join(splits)}, which name "
+            "splits: put every file into a folder named by its split, or none"
+        )
+    of = [first or splits[0] for first in firsts]
+    return {s: whole.select([i for i, split in enumerate(of) if split == s]) for s in splits}
 
 
 def _with_media(rows: Dataset, table: Path) -> Dataset:
@@ -247,7 +262,8 @@ def _read_json(path: Path) -> Dataset:
 
 
 def _json_lines(text: str) -> Iterator[Any]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines: JSON's strings may hold other line separators, such as U+2028, as they are.
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 yield json.loads(line)

@@ -14,7 +14,9 @@ from hfbench.errors import UserError
 
 STRATA = 10  # of a number: samples are split by tenths of its distribution,
 STRATUM_SAMPLES = 10  # or by fewer, of at least so many samples
-_MISSING = (None, "")
+# What stands in a csv for a missing value, as pandas writes or names it. "NA", "None" and "null"
+# are not among them: they may be labels (a country, a class of nothing).
+_NO_LABEL = ("", "nan", "NaN", "N/A")
 
 Encoded = npt.NDArray[Any]
 Problems = dict[int, str]  # row -> what is wrong with its label
@@ -106,7 +108,7 @@ class SeveralLabels(Labels):
                 problems[row] = f"no list of labels ({column}=None)"
                 continue
             for item in items:
-                name = None if item in _MISSING else _name(item, feature)
+                name = None if _is_missing(item) else _name(item, feature)
                 if name not in numbers:
                     problems[row] = f"the label {name!r}, which train lacks"
                 else:
@@ -143,7 +145,10 @@ class LabelColumns(SeveralLabels):
 
 
 class Number(Labels):
-    """``labels``: float32, as in the data."""
+    """``labels``: float32, as in the data.
+
+    Where every number of a split is -1, none is given: so GLUE withholds those of its test splits.
+    """
 
     problem_type = "regression"
     strata = "stratified by quantiles"
@@ -156,9 +161,12 @@ class Number(Labels):
             )
         labels = np.zeros(len(dataset), dtype=np.float32)
         problems: Problems = {}
-        for row, value in enumerate(dataset[column][:]):
-            number = _number(value)
-            if number is None or not math.isfinite(number):
+        values = dataset[column][:]
+        numbers = [_number(value) for value in values]
+        given = {number for number in numbers if number is not None and math.isfinite(number)}
+        withheld = given == {-1}
+        for row, (value, number) in enumerate(zip(values, numbers, strict=True)):
+            if number is None or not math.isfinite(number) or withheld:
                 problems[row] = f"no number ({column}={value!r})"
             else:
                 labels[row] = number
@@ -199,7 +207,7 @@ def _detect(train: Dataset, column: str, data: DataConfig) -> ProblemType:
     written = feature.dtype in ("string", "large_string")
     if not written and not feature.dtype.startswith("float"):
         return "single_label_classification"
-    given = [value for value in train[column][:] if value not in _MISSING]
+    given = [value for value in train[column][:] if not _is_missing(value)]
     numbers = [_number(value) for value in given]
     if all(number is not None for number in numbers) and any(
         number is not None and math.isfinite(number) and not number.is_integer()
@@ -229,11 +237,28 @@ def _list_names(train: Dataset, column: str) -> tuple[str, ...]:
     feature = _item_feature(train, column)
     if isinstance(feature, ClassLabel):
         return tuple(feature.names)
-    items = (item for row in train[column][:] if row is not None for item in row)
-    names = _sorted({_name(item, feature) for item in items if item not in _MISSING})
+    rows = [row for row in train[column][:] if row is not None]
+    if _are_indicators(rows):
+        raise UserError(
+            f"column {column!r} holds lists of {len(rows[0])} values that are 0 or 1, one a label: "
+            'a list must hold the names of the labels that apply (["red", "round"]); write these, '
+            "or a column of 0 and 1 for each label, named by data.label_columns=[...]"
+        )
+    names = _sorted({_name(item, feature) for row in rows for item in row if not _is_missing(item)})
     if not names:
         raise UserError(f"no row of train has a label in column {column!r}")
     return names
+
+
+def _are_indicators(rows: Sequence[Sequence[Any]]) -> bool:
+    """Whether lists say of each label if it applies, not which do: [0, 1, 1], all of one length.
+
+    Lists of one value may be the names 0 and 1.
+    """
+    lengths = {len(row) for row in rows}
+    if len(lengths) != 1 or lengths.pop() < 2:
+        return False
+    return all(item in (0, 1) for row in rows for item in row)  # True and 1.0 too
 
 
 def _item_feature(dataset: Dataset, column: str) -> Any:
@@ -255,10 +280,16 @@ def _named(dataset: Dataset, column: str) -> Iterator[tuple[Any, str | None]]:
     """
     feature, values = dataset.features[column], dataset[column][:]
     withheld = isinstance(feature, ClassLabel) or all(value in (None, -1) for value in values)
-    missing = (*_MISSING, -1) if withheld else _MISSING
     for value in values:
-        absent = value in missing or (isinstance(value, float) and math.isnan(value))
+        absent = _is_missing(value) or (withheld and value == -1)
         yield value, None if absent else _name(value, feature)
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a value stands for no label."""
+    if isinstance(value, str):
+        return value.strip() in _NO_LABEL
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _name(value: Any, feature: Any) -> str:

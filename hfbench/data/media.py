@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -143,13 +143,30 @@ class DecodedSamples:
 def decode_image(source: str | bytes, mode: str, name: str) -> Image.Image:
     """A PIL image in ``mode`` ("RGB" or "L"), upright as its EXIF orientation says.
 
-    Raises UnreadableError when it is missing or broken.
+    Of 16 bits the upper eight remain. Raises UnreadableError when it is missing or broken, and for
+    pixels of 32 bits, whose range is unknown.
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return ImageOps.exif_transpose(image).convert(mode)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+            return _with_8_bits(ImageOps.exif_transpose(image)).convert(mode)
+    # ValueError: of Pillow too, for damaged TIFF and for too long texts in PNG
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableError(name, f"not a readable image: {error}") from error
+
+
+def _with_8_bits(image: Image.Image) -> Image.Image:
+    """Grey levels from 0 to 65535 as 0 to 255: ``convert`` would make all above 255 white.
+
+    Raises ValueError for pixels of 32 bits.
+    """
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"pixels of 32 bits (mode {image.mode}), whose black and white are unknown; save it "
+            "with 8 or 16 bits"
+        )
+    if not image.mode.startswith("I;16"):
+        return image
+    return Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
 
 
 def encoded(value: Any, column: str, name: str) -> tuple[str | bytes, str]:

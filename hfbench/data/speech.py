@@ -7,16 +7,13 @@ from datasets import Dataset
 
 from hfbench.config import DataConfig
 from hfbench.data.bad_rows import BadRows
+from hfbench.data.carving import ROW, by_chance, carve, choose_splits, limited
 from hfbench.data.columns import detect_speech
 from hfbench.data.media import media_path
 from hfbench.data.sources import load_source
 from hfbench.data.splits import (
-    ROW,
     Splits,
-    carve,
-    choose_splits,
     fingerprint,
-    limited,
     texts_that_are_none,
     undecoded,
     without_media,
@@ -39,7 +36,7 @@ def load_speech(data: DataConfig, bad: BadRows) -> Splits:
     splits = {
         role: _shaped(raw[split], audio, text, data, split, bad) for role, split in chosen.items()
     }
-    carve(splits, data, notes, strata=lambda train: [0] * len(train), chosen_by="by chance")
+    carve(splits, data, notes, take=by_chance, chosen_by="by chance")
     splits, origins = limited(splits, data, chosen)
     summary = {
         "source": data.source if data.name is None else f"{data.source} ({data.name})",

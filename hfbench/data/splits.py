@@ -1,7 +1,7 @@
 """Labelled train, validation and test data from any source."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,31 +11,16 @@ from datasets import Audio, Dataset, Features, Image, List, Value
 
 from hfbench.config import DataConfig, ProblemType
 from hfbench.data.bad_rows import BAD_ROWS_FILE, BadRows
-from hfbench.data.columns import Columns, Modality, detect_columns
+from hfbench.data.carving import ROW, Origin, by_strata, carve, choose_splits, limited
+from hfbench.data.columns import Columns, Modality, detect_columns, is_string
 from hfbench.data.duplicates import describe_duplicates, find_duplicates
 from hfbench.data.labels import Encoded, Labels, Problems, find_labels
 from hfbench.data.media import media_content, media_path
 from hfbench.data.sources import load_source
 from hfbench.errors import UserError
 
-SPLIT_SEED = 0  # not the run's: all seeds of a comparison share their splits
-VALIDATION_NAMES = ("validation", "valid", "val", "dev")
-TEST_NAMES = ("test",)
 MEDIA = ("image", "audio")  # columns of splits that hold files or encoded bytes
 SHOWN_LABELS = 10
-ROW = "row in its split"  # a column that every sample has until the splits are made
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where the samples of a split come from: ``rows[i]`` of the data's own ``split``, from 0."""
-
-    split: str
-    rows: Sequence[int]
-
-    def name(self, index: int) -> str:
-        """``test row 5``."""
-        return f"{self.split} row {self.rows[index]}"
 
 
 @dataclass(frozen=True)
@@ -96,7 +81,7 @@ def load_splits(data: DataConfig, modality: Modality, bad_rows: BadRows | None =
         splits,
         data,
         notes,
-        strata=lambda train: labels.stratify(_labels(train)),
+        take=by_strata(lambda train: labels.stratify(_labels(train))),
         chosen_by=labels.strata,
     )
     splits, origins = limited(splits, data, chosen)
@@ -124,21 +109,6 @@ def load_splits(data: DataConfig, modality: Modality, bad_rows: BadRows | None =
         labels.problem_type,
         origins,
     )
-
-
-def limited(
-    splits: Mapping[str, Dataset], data: DataConfig, chosen: Mapping[str, str]
-) -> tuple[dict[str, Dataset], dict[str, Origin]]:
-    """As many samples as are wanted of each split, and where they come from.
-
-    ``chosen``: what the data call the splits that they have. The column ROW goes.
-    """
-    kept, origins = {}, {}
-    for role, split in splits.items():
-        rows = subset(split, data.max_train_samples if role == "train" else data.max_eval_samples)
-        origins[role] = Origin(chosen.get(role, chosen["train"]), rows[ROW][:])
-        kept[role] = rows.remove_columns(ROW)
-    return kept, origins
 
 
 def complete_summary(
@@ -181,24 +151,6 @@ def _describe_labels(summary: Mapping[str, Any]) -> str:
     return f"{len(labels)} labels{several}: {shown}"
 
 
-def stratified_split(
-    labels: Sequence[int] | Encoded, fraction: float, seed: int
-) -> tuple[list[int], list[int]]:
-    """Positions that stay and positions that are taken, both in their old order.
-
-    Of every label the nearest whole number to ``fraction`` is taken, but never all of it.
-    """
-    generator = np.random.default_rng(seed)
-    values = np.asarray(labels)
-    taken: list[int] = []
-    for label in np.unique(values):
-        positions = generator.permutation(np.flatnonzero(values == label))
-        count = min(round(len(positions) * fraction), len(positions) - 1)
-        taken.extend(positions[:count].tolist())
-    chosen = set(taken)
-    return [i for i in range(len(values)) if i not in chosen], sorted(taken)
-
-
 def fingerprint(splits: Mapping[str, Dataset]) -> str:
     """16 hexadecimal digits of the contents: of a file only its name and size are read.
 
@@ -213,32 +165,6 @@ def fingerprint(splits: Mapping[str, Dataset]) -> str:
                     content = media_content(value) if name in MEDIA else str(value).encode()
                     digest.update(f"{role} {name} ".encode() + content + b"\n")
     return digest.hexdigest()[:16]
-
-
-def choose_splits(data: DataConfig, available: list[str]) -> dict[str, str]:
-    """Role -> split's name; a role without a split is left out."""
-    configured = {
-        "train": data.train_split,
-        "validation": data.validation_split,
-        "test": data.test_split,
-    }
-    for role, split in configured.items():
-        if split is not None and split not in available:
-            raise UserError(
-                f"data.{role}_split={split!r} is not in {data.source!r}; "
-                f"its splits are: {', '.join(available)}"
-            )
-    chosen = {role: split for role, split in configured.items() if split is not None}
-    for role, names in (("validation", VALIDATION_NAMES), ("test", TEST_NAMES)):
-        free = [name for name in names if name in available and name not in chosen.values()]
-        if role not in chosen and free:
-            chosen[role] = free[0]
-    if len(set(chosen.values())) < len(chosen):
-        raise UserError(
-            f"one split is used twice ({chosen}): set data.validation_split and data.test_split "
-            "to different ones, or leave them out to have them taken from train"
-        )
-    return chosen
 
 
 def _columns_of(
@@ -336,7 +262,7 @@ def undecoded(dataset: Dataset, modality: Modality, source: Path) -> Dataset:
     if isinstance(dataset.features[name], (Image, Audio)):
         kind = Image(decode=False) if modality == "image" else Audio(decode=False)
         return dataset.cast_column(name, kind)
-    if dataset.features[name] == Value("string"):
+    if is_string(dataset.features[name]):
         return _absolute_paths(dataset, name, source)
     return dataset
 
@@ -381,41 +307,3 @@ def _check_known(
             )
         if strange.any():
             splits[role] = splits[role].select(np.flatnonzero(~strange))
-
-
-def carve(
-    splits: dict[str, Dataset],
-    data: DataConfig,
-    notes: list[str],
-    *,
-    strata: Callable[[Dataset], Sequence[int] | Encoded],
-    chosen_by: str,
-) -> None:
-    """Take missing splits from train, test first, as fractions of the whole train split.
-
-    Of equal ``strata`` the same share is taken; ``chosen_by`` says in the notes what they are.
-    """
-    whole = len(splits["train"])
-    for role, fraction in (("test", data.test_fraction), ("validation", data.validation_fraction)):
-        if role in splits:
-            continue
-        train = splits["train"]
-        kept, taken = stratified_split(strata(train), fraction * whole / len(train), SPLIT_SEED)
-        if not taken:
-            raise UserError(
-                f"{data.source!r} has no {role} split and {whole} samples are too few to take "
-                f"{fraction:g} of them: raise data.{role}_fraction"
-            )
-        # Datasets hashes what it selects: an array whole, a list number by number.
-        splits["train"], splits[role] = (train.select(np.asarray(part)) for part in (kept, taken))
-        notes.append(
-            f"no {role} split: {len(taken):,} samples were taken from train ({chosen_by}, "
-            "the same for every seed)"
-        )
-
-
-def subset(dataset: Dataset, limit: int | None) -> Dataset:
-    if limit is None or limit >= len(dataset):
-        return dataset
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(dataset))
-    return dataset.select(sorted(order[:limit].tolist()))

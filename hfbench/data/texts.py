@@ -7,9 +7,10 @@ from typing import Any
 from datasets import Dataset
 
 from hfbench.config import DataConfig
+from hfbench.data.carving import by_chance, carve, choose_splits, from_the_end, subset
 from hfbench.data.columns import detect_texts
 from hfbench.data.sources import load_source
-from hfbench.data.splits import SPLIT_SEED, choose_splits, fingerprint, stratified_split, subset
+from hfbench.data.splits import fingerprint
 from hfbench.errors import UserError
 
 
@@ -35,8 +36,14 @@ def load_texts(data: DataConfig) -> TextSplits:
     or of a single text the lines at its end. Of prompts ``max_train_samples`` and
     ``max_eval_samples`` then keep a random subset; of plain texts they limit the packed blocks.
 
-    Raises UserError for unknown splits and columns, for what is no text and for an empty split.
+    Raises UserError for unknown splits and columns, for what is no text, for an empty split and for
+    ``max_bad_rows``, which would change nothing here.
     """
+    if data.max_bad_rows:
+        raise UserError(
+            f"data.max_bad_rows={data.max_bad_rows} is for data with labels or recordings: leave "
+            "it out; rows without a text are left out here in any number, and a note counts them"
+        )
     raw = load_source(data)
     chosen = choose_splits(data, list(raw))
     text, completion = detect_texts(raw[chosen["train"]], data)
@@ -70,7 +77,10 @@ def _shaped(dataset: Dataset, columns: Mapping[str, str], split: str, notes: lis
             f"split {split!r} lacks the column {missing[0]!r} of train; it has: "
             f"{', '.join(dataset.column_names)}"
         )
-    values = {kind: dataset[name][:] for kind, name in columns.items()}
+    values = {
+        kind: ["" if text is None else text for text in dataset[name][:]]
+        for kind, name in columns.items()
+    }
     for kind, texts in values.items():
         for row, text in enumerate(texts):
             if not isinstance(text, str):
@@ -87,32 +97,13 @@ def _shaped(dataset: Dataset, columns: Mapping[str, str], split: str, notes: lis
 
 
 def _carve(splits: dict[str, Dataset], data: DataConfig, notes: list[str]) -> None:
-    """Take missing splits from train, test first, as fractions of the whole train split."""
-    single = len(splits["train"]) == 1 and "completion" not in splits["train"].column_names
-    if single and len(splits) < 3:
-        splits["train"] = Dataset.from_dict({"text": splits["train"][0]["text"].splitlines(True)})
-    whole, unit = len(splits["train"]), "lines" if single else "samples"
-    for role, fraction in (("test", data.test_fraction), ("validation", data.validation_fraction)):
-        if role in splits:
-            continue
-        train = splits["train"]
-        count = len(train)
-        if single:
-            kept = list(range(count - round(fraction * whole)))
-            taken = list(range(len(kept), count))
-        else:
-            kept, taken = stratified_split([0] * count, fraction * whole / count, SPLIT_SEED)
-        if not taken or not kept:
-            raise UserError(
-                f"{data.source!r} has no {role} split and {whole} {unit} are too few to take "
-                f"{fraction:g} of them: raise data.{role}_fraction"
-            )
-        splits["train"], splits[role] = train.select(kept), train.select(taken)
-        where = "from the end of" if single else "by chance from"
-        notes.append(
-            f"no {role} split: {len(taken):,} {unit} were taken {where} train (the same for every "
-            "seed)"
-        )
-    if single:
-        for role, lines in splits.items():
-            splits[role] = Dataset.from_dict({"text": ["".join(lines["text"][:])]})
+    """Take missing splits from train: rows by chance, or of a single text the lines at its end."""
+    carved = [role for role in ("test", "validation") if role not in splits]
+    train = splits["train"]
+    if not carved or len(train) > 1 or "completion" in train.column_names:
+        carve(splits, data, notes, take=by_chance, chosen_by="by chance")
+        return
+    splits["train"] = Dataset.from_dict({"text": train[0]["text"].splitlines(True)})
+    carve(splits, data, notes, take=from_the_end, chosen_by="from its end", unit="lines")
+    for role in ("train", *carved):
+        splits[role] = Dataset.from_dict({"text": ["".join(splits[role]["text"][:])]})

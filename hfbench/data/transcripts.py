@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from hfbench.errors import UserError
+
 PAD, UNKNOWN, DELIMITER = "[PAD]", "[UNK]", "|"
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # what references hold where the vocabulary has no token
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u2018\u02bc\u0060\u00b4", "'"))
+_FRACTION_SLASH = "\u2044"
 _PUNCTUATION = ("P", "S")  # first letters of Unicode's categories
 
 
@@ -21,6 +24,7 @@ class Alphabet:
         vocabulary: token -> its number; a token of one character stands for this character.
         blank: the number of CTC's blank.
         specials: numbers that stand for no character, such as the blank and the unknown token.
+        unknown: the number that stands for every other character; None where there is none.
     """
 
     vocabulary: Mapping[str, int]
@@ -30,15 +34,29 @@ class Alphabet:
     delimiter: str = DELIMITER
 
     @classmethod
-    def of(cls, tokenizer: Any) -> "Alphabet":
-        """Of a ``Wav2Vec2CTCTokenizer``, whose padding is CTC's blank."""
+    def of(cls, tokenizer: Any, outputs: int) -> "Alphabet":
+        """Of a ``Wav2Vec2CTCTokenizer``, whose padding is CTC's blank.
+
+        ``outputs``: of the network's head. A tokenizer numbers special tokens that its vocabulary
+        lacks behind all others, where the head may have no output for them.
+
+        Raises UserError for a blank and a delimiter of words without an output.
+        """
         vocabulary, delimiter = tokenizer.get_vocab(), tokenizer.word_delimiter_token
+        for key, token in (("pad_token", tokenizer.pad_token), ("word_delimiter_token", delimiter)):
+            if vocabulary.get(token, outputs) >= outputs:
+                raise UserError(
+                    f"the vocabulary (vocab.json) has no {key}={token!r} among the {outputs} "
+                    "outputs of the network: name the token that it uses instead in "
+                    "tokenizer_config.json, or choose another checkpoint"
+                )
+        unknown = vocabulary.get(tokenizer.unk_token, outputs)
         return cls(
             vocabulary,
             blank=tokenizer.pad_token_id,
             # A tokenizer that was loaded counts the delimiter among them.
             specials=frozenset(tokenizer.all_special_ids) - {vocabulary[delimiter]},
-            unknown=vocabulary.get(tokenizer.unk_token),
+            unknown=unknown if unknown < outputs else None,
             delimiter=delimiter,
         )
 
@@ -112,9 +130,11 @@ def normalise(text: str, *, case: str, kept: str) -> str:
 
     Unicode NFKC; typographic apostrophes as ``'``; ``case`` is lower or upper, or nothing changes;
     dashes become spaces and other punctuation and symbols go, except the characters in ``kept``;
-    single spaces.
+    single spaces. Of a fraction in one character both numbers stay, as two words.
     """
-    text = unicodedata.normalize("NFKC", text).translate(_APOSTROPHES)
+    # NFKC makes a space and an accent of the apostrophe \u00b4, and an apostrophe of \u0149.
+    text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).translate(_APOSTROPHES)
+    text = text.replace(_FRACTION_SLASH, " ")
     text = {"lower": text.lower, "upper": text.upper}.get(case, lambda: text)()
     letters = (
         letter

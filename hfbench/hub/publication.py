@@ -48,6 +48,7 @@ def prepare_publication(folder: Path, hub: HubConfig) -> dict[str, Path]:
     adapter = (model_folder / "adapter_config.json").is_file()
     if adapter and hub.adapter_only:
         check_base(_base_of(model_folder))
+    check_contents(result.config["strategy"]["name"], hub)
     _verify(folder)
     contents: Contents = "adapter" if adapter else "model"
     if adapter and not hub.adapter_only:
@@ -105,6 +106,15 @@ def check_base(name: str) -> None:
         raise UserError(
             f"the adapter needs its base, {name!r}, which is on this machine only: publish it "
             "merged with hub.adapter_only=false, or publish the base and train from there"
+        )
+
+
+def check_contents(strategy: str, hub: HubConfig) -> None:
+    """Raise UserError for an adapter that cannot be merged into its base."""
+    if strategy == "qlora" and not hub.adapter_only:
+        raise UserError(
+            "hub.adapter_only=false: the adapter of qlora belongs to a base in 4 bits and is not "
+            "merged; publish the adapter, or train with lora"
         )
 
 

@@ -15,6 +15,7 @@ import transformers
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from torch import nn
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
 from hfbench.config import ModelConfig
 from hfbench.errors import UserError
@@ -125,9 +126,14 @@ def load_tokenizer(model: ModelConfig) -> Any:
 def load_ctc_tokenizer(model: ModelConfig) -> Any | None:
     """The checkpoint's own tokenizer of characters; None where it has none."""
     named = _json_values(model, "tokenizer_config.json").get("tokenizer_class")
-    if named != "Wav2Vec2CTCTokenizer" or not _json_values(model, "vocab.json"):
+    if not _json_values(model, "vocab.json"):
         return None
-    return load_tokenizer(model)
+    if named is None:  # in the first checkpoints, such as facebook/wav2vec2-base-960h
+        # AutoTokenizer goes by the network then, and fails where it knows no class for it.
+        config = load_config(model)
+        own = getattr(config, "tokenizer_class", None)
+        named = own or TOKENIZER_MAPPING_NAMES.get(config.model_type)
+    return load_tokenizer(model) if named == "Wav2Vec2CTCTokenizer" else None
 
 
 def load_image_processor(model: ModelConfig) -> Any:
@@ -181,8 +187,11 @@ def _json_values(model: ModelConfig, file_name: str) -> dict[str, Any]:
         with hub_errors("checkpoint", model.checkpoint):
             try:
                 path = Path(hf_hub_download(source, file_name, revision=model.revision))
-            except LocalEntryNotFoundError:
-                raise
+            except LocalEntryNotFoundError:  # the hub does not answer
+                found = try_to_load_from_cache(source, file_name, revision=model.revision)
+                if found is None or isinstance(found, str):
+                    raise
+                return {}  # it answered once that there is no such file
             except EntryNotFoundError:
                 return {}
     if not path.is_file():

@@ -165,6 +165,13 @@ _USAGES: Mapping[str, _Usage] = {
 }
 
 
+_IN_4_BITS = (
+    "The adapter was trained on, and measured with, a base whose linear layers are in 4 bits. This "
+    "program loads the base as it is, so its answers are not exactly the measured ones; "
+    "`hfbench predict` loads it as it was trained."
+)
+
+
 def usage_section(
     result: RunResult, *, repo_id: str, contents: Contents, revision: str | None, checkpoint: Source
 ) -> str:
@@ -186,6 +193,8 @@ def usage_section(
     ]
     if base is not None:
         parts.insert(2, _what_the_base_is(base, head=has_head(result)))
+    if result.config["strategy"]["name"] == "qlora":
+        parts.append(_IN_4_BITS)
     return "\n\n".join(parts)
 
 

@@ -47,6 +47,8 @@ _STRATEGIES = {
     "trained",
     "dora": "weight-decomposed low-rank adapters (DoRA of rank {r}, alpha {lora_alpha}, on "
     "{targets}) and the head trained",
+    "qlora": "low-rank adapters (LoRA of rank {r}, alpha {lora_alpha}, on {targets}) and the head "
+    "trained on a base whose linear layers are in 4 bits (QLoRA)",
     "ia3": "factors of keys, values and inner values of the feed-forwards ((IA)³) and the head "
     "trained",
     "bitfit": "every bias and the head trained",

@@ -158,14 +158,15 @@ def _remarks(found: Recommendation, limit: int) -> Iterator[str]:
 def _commands(found: Recommendation, style: Style) -> str:
     """What to run next, with the first checkpoint."""
     first = found.candidates[0]
-    strategies = f"scratch,head,last_{min(2, first.size.own_blocks)},lora,full"
+    # A language model's output layer mostly is the embeddings' matrix: no head to train alone.
+    head = "" if found.task == "causal_lm" else "head,"
+    strategies = f"scratch,{head}last_{min(2, first.size.own_blocks)},lora,full"
     labels = "" if found.num_labels is None else f" --num-labels {found.num_labels}"
-    lines = [f"hfbench plan {first.name} --task {found.task}{labels}"]
-    if found.task != "causal_lm":  # there is no task to train it with
-        lines += [
-            f"hfbench compare --config FILE --strategies {strategies} --seeds 0,1,2 \\",
-            f"    model.checkpoint={first.name}",
-        ]
+    lines = [
+        f"hfbench plan {first.name} --task {found.task}{labels}",
+        f"hfbench compare --config FILE --strategies {strategies} --seeds 0,1,2 \\",
+        f"    model.checkpoint={first.name}",
+    ]
     indent = "    " if style == "markdown" else "  "
     return "\n".join(indent + line for line in lines)
 

@@ -59,17 +59,15 @@ class Task(ABC):
     """What is learnt. Call ``prepare_data`` first; the rest relies on it.
 
     The loop only does ``outputs = model(**collate(samples))`` and uses ``outputs.loss``, a mean
-    over ``loss_units(batch)``, and ``predictions(outputs, batch)``. How other kinds of task fit:
+    over ``loss_units(batch)``, and ``predictions(outputs, batch)``. What these are:
 
-    - speech recognition (CTC): ``labels`` (batch, longest transcript) padded with -100; a model
-      whose CTC loss is a mean over samples (``ctc_loss_reduction="mean"`` divides each sample by
-      its length first), so ``loss_units`` is the number of samples; ``predictions`` are the
-      decoded tokens (batch, longest answer), ``compute_metrics`` gives word error rates with
-      ``greater_is_better = False``.
-    - causal language modelling: ``labels`` are the input tokens with -100 on padding;
-      ``loss_units`` counts the predicted tokens, ``(labels[:, 1:] != -100).sum()``; ``predictions``
-      are the summed loss and the token count of each sample, so that the perplexity is
-      exp(sum / sum) and no logits are kept.
+    - of classifiers: ``labels`` (batch, ...), the number of samples, logits (batch, labels).
+    - of speech recognition (CTC): ``labels`` (batch, longest transcript) padded with -100; the
+      number of samples, as ``ctc_loss_reduction="mean"`` divides each by its length first; the
+      decoded tokens (batch, longest answer), of which the metrics are word error rates.
+    - of causal language models: ``labels`` are the input tokens, -100 on padding and prompts; the
+      number of predicted tokens; sums of losses and tokens of each sample, so that the perplexity
+      is exp(sum / sum) and no logits are kept.
     """
 
     name: ClassVar[str]
@@ -171,8 +169,8 @@ class PredictingTask(Task):
 
     New inputs become features by the functions that made those of the training: set ``processor``
     to ``load_processor()`` of a configuration whose checkpoint is the saved model, then
-    ``features``, ``collate`` and ``answer``. Speech recognition answers with a transcript,
-    generation with what ``model.generate`` gives, both perhaps without a probability.
+    ``features``, ``collate`` and ``answer``. Speech recognition answers with a transcript, a
+    language model with what it writes, both perhaps without a probability.
     """
 
     modality: ClassVar[Modality]

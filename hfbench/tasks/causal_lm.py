@@ -48,6 +48,8 @@ class CausalLM(PredictingTask):
     model_class = AutoModelForCausalLM
     input_settings = ("separator",)
     sampling = Sampling()
+    # of the test split's first rows: the tokens of prompt and separator, and the whole completion
+    to_write: tuple[tuple[list[int], str], ...] = ()
 
     def load_processor(self) -> Any:
         tokenizer = loading.load_tokenizer(self.config.model)
@@ -113,6 +115,10 @@ class CausalLM(PredictingTask):
                 f"data.max_length={self.max_length} tokens: nothing is left for the texts"
             )
         prompts = self._tokens(rows["text"][:])
+        if role == "test":
+            longest, count = self._longest_to_write(separator), self.config.generation.max_samples
+            starts = [[*prompt[:longest], *separator] for prompt in prompts[:count]]
+            self.to_write = tuple(zip(starts, rows["completion"][:count], strict=True))
         completions = [
             [*tokens, self.end]
             for tokens in self._tokens([space + text for text in rows["completion"][:]])
@@ -129,6 +135,23 @@ class CausalLM(PredictingTask):
             if count := sum(len(a) > len(b) for a, b in zip(before, after, strict=True)):
                 notes.append(f"{role}: {count:,} of {len(rows):,} {kind} were cut to fit")
         return complete([[*prompt, *separator] for prompt in shortened], cut, self.padding)
+
+    def _longest_to_write(self, separator: list[int]) -> int:
+        """How many tokens of a prompt are read where its completion is to be written.
+
+        The same for every completion, as that is not known, and with room for a whole one.
+        """
+        new, longest = self.config.generation.max_new_tokens, self.max_length - len(separator)
+        if self.positions is None:
+            return longest
+        left = self.positions - new - len(separator)
+        if left < 1:
+            raise UserError(
+                f"generation.max_new_tokens={new} and data.separator="
+                f"{self.config.data.separator!r} leave nothing of the {self.positions} tokens that "
+                "the model reads to a prompt: write fewer"
+            )
+        return min(longest, left)
 
     def _separator(self) -> tuple[list[list[int]], str]:
         """Its tokens, and its last spaces: byte-level tokenizers join these to the word behind."""
@@ -244,27 +267,23 @@ class CausalLM(PredictingTask):
 
         Nothing for plain texts.
         """
-        samples = [test[i] for i in range(min(self.config.generation.max_samples, len(test)))]
-        if IGNORED not in samples[0]["labels"]:
+        if not self.to_write:
             return {}
         model.eval()
         rank, processes = accelerator.process_index, accelerator.num_processes
-        own = [self._written(model, part) for part in _parts(samples)[rank::processes]]
+        own = [self._written(model, part) for part in _parts(self.to_write)[rank::processes]]
         every = [pair for part in (gather_object(own) if processes > 1 else own) for pair in part]
         scores = generation_scores(*zip(*every, strict=True))
         return scores | {"generated_samples": len(every)}
 
-    def _written(self, model: nn.Module, samples: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    def _written(
+        self, model: nn.Module, part: Sequence[tuple[list[int], str]]
+    ) -> list[tuple[str, str]]:
         """What the model writes for each prompt, and the completion that was to be written."""
-        starts = [sample["labels"].count(IGNORED) for sample in samples]
-        prompts = [
-            {"input_ids": s["input_ids"][:start], "attention_mask": [1] * start}
-            for s, start in zip(samples, starts, strict=True)
-        ]
+        prompts = [{"input_ids": p, "attention_mask": [1] * len(p)} for p, _ in part]
         sampling = Sampling(self.config.generation.max_new_tokens)
         written = self._continue(model, self.collate(prompts), sampling, count=1)
-        references = [s["input_ids"][start:] for s, start in zip(samples, starts, strict=True)]
-        return list(zip(written, self._decode(references), strict=True))
+        return list(zip(written, (completion for _, completion in part), strict=True))
 
     def _continue(
         self, model: nn.Module, batch: Mapping[str, Tensor], sampling: Sampling, count: int
@@ -307,7 +326,7 @@ class CausalLM(PredictingTask):
         return [tuple(Candidate(text) for text in row) for row in rows]
 
 
-def _parts(samples: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def _parts(to_write: Sequence[tuple[list[int], str]]) -> list[list[tuple[list[int], str]]]:
     """Batches of prompts of like length."""
-    ordered = sorted(samples, key=lambda sample: len(sample["input_ids"]))
+    ordered = sorted(to_write, key=lambda pair: len(pair[0]))
     return [ordered[i : i + GENERATION_BATCH] for i in range(0, len(ordered), GENERATION_BATCH)]

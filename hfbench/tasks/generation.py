@@ -1,12 +1,19 @@
 """Text written by a causal language model, and how like a reference it is."""
 
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from hfbench.errors import UserError
+
+_KANA = "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"
+_HAN = "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_IN_WORDS = ("L", "M", "N")  # first letters of Unicode's categories: letters, marks, digits
 
 
 @dataclass(frozen=True)
@@ -45,44 +52,109 @@ def generate(
     """The tokens that follow on each prompt, ``count`` times for each, without the end token.
 
     input_ids, attention_mask: (prompts, longest), padded on the left. ``positions``: how many
-    tokens the model reads at most; None without a limit. The prompts are shorter than that.
+    tokens the model reads at most; None without a limit. The prompts are shorter than that, and a
+    prompt is continued as far as its own length allows, whatever stands beside it.
     """
     from transformers import GenerationConfig  # here, because training needs none of it
 
-    width = input_ids.shape[1]
-    room = sampling.max_new_tokens if positions is None else positions - width
-    assert room > 0, f"{width} tokens leave no position"
-    settings: dict[str, Any] = {"do_sample": False}
+    settings: dict[str, Any] = {"do_sample": False, "eos_token_id": end, "pad_token_id": end}
     if sampling.random:
         chosen = {"temperature": sampling.temperature or 1.0, "top_p": sampling.top_p or 1.0}
-        settings = {"do_sample": True, "top_k": 0, "num_return_sequences": count, **chosen}
-    written = model.generate(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        generation_config=GenerationConfig(
-            max_new_tokens=min(room, sampling.max_new_tokens),
-            eos_token_id=end,
-            pad_token_id=end,
-            **settings,
-        ),
-    )
-    return [_until(row, end) for row in written[:, width:].tolist()]
+        settings |= {"do_sample": True, "top_k": 0, "num_return_sequences": count, **chosen}
+    lengths = attention_mask.sum(dim=1).tolist()
+    most = sampling.max_new_tokens
+    rooms = [most if positions is None else min(most, positions - length) for length in lengths]
+    assert min(rooms) > 0, f"{max(lengths)} tokens leave no position"
+    found: dict[int, list[list[int]]] = {}
+    for room in sorted(set(rooms)):
+        rows = [row for row, own in enumerate(rooms) if own == room]
+        width = max(lengths[row] for row in rows)
+        with _own_settings_aside(model):
+            written = model.generate(
+                input_ids=input_ids[rows, -width:],
+                attention_mask=attention_mask[rows, -width:],
+                generation_config=GenerationConfig(max_new_tokens=room, **settings),
+            )
+        texts = [_until(tokens, end) for tokens in written[:, width:].tolist()]
+        each = len(texts) // len(rows)
+        found |= {row: texts[i * each : (i + 1) * each] for i, row in enumerate(rows)}
+    return [text for row in range(len(rooms)) for text in found[row]]
+
+
+@contextmanager
+def _own_settings_aside(model: nn.Module) -> Iterator[None]:
+    """Within, the checkpoint's generation_config is empty.
+
+    transformers takes from it whatever the given one leaves out: penalties, forbidden tokens.
+    """
+    from transformers import GenerationConfig
+
+    holders = [module for module in model.modules() if "generation_config" in vars(module)]
+    kept: dict[Any, Any] = {module: module.generation_config for module in holders}
+    for module in kept:
+        module.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for module, settings in kept.items():
+            module.generation_config = settings
 
 
 def generation_scores(written: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """ROUGE-1, -2 and -L (F-measures from 0 to 1, means over texts) and BLEU (0 to 100).
 
-    ROUGE as in Lin 2004, by the package rouge-score, without stemming. BLEU as in Papineni et al.
-    2002, by sacrebleu: of the whole corpus, its tokeniser 13a, its exponential smoothing.
+    ROUGE as in Lin 2004, by the package rouge-score, without stemming, of :func:`words`. BLEU as in
+    Papineni et al. 2002, by sacrebleu: of the whole corpus, its exponential smoothing, its
+    tokeniser 13a; where the references are Chinese for the most part zh, Japanese char.
     """
     from rouge_score.rouge_scorer import RougeScorer  # here, because only completions need them
     from sacrebleu.metrics.bleu import BLEU
 
     kinds = ("rouge1", "rouge2", "rougeL")
-    scorer = RougeScorer(kinds)
+    scorer = RougeScorer(kinds, tokenizer=_Words())
     found = [scorer.score(r, w) for w, r in zip(written, references, strict=True)]
     scores = {kind: sum(one[kind].fmeasure for one in found) / len(found) for kind in kinds}
-    return scores | {"bleu": BLEU().corpus_score(list(written), [list(references)]).score}
+    bleu = BLEU(tokenize=_bleu_tokeniser(references))
+    return scores | {"bleu": bleu.corpus_score(list(written), [list(references)]).score}
+
+
+def words(text: str) -> list[str]:
+    """Lower-cased runs of letters, marks and digits; Han and kana one character each.
+
+    Of ASCII text what rouge-score's own tokeniser finds, which drops all other characters.
+
+    >>> words("The cat's café, 猫も")
+    ['the', 'cat', 's', 'café', '猫', 'も']
+    """
+    spaced = (
+        " "
+        if not _in_word(letter)
+        else f" {letter} "
+        if re.match(f"[{_HAN}{_KANA}]", letter)
+        else letter
+        for letter in text.lower()
+    )
+    return "".join(spaced).split()
+
+
+class _Words:
+    """``words`` as rouge-score asks for them."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return words(text)
+
+
+def _bleu_tokeniser(references: Sequence[str]) -> str:
+    """By what most letters of the references are; 13a knows words between spaces only."""
+    letters = "".join(letter for text in references for letter in text if _in_word(letter))
+    kana, han = (len(re.findall(f"[{script}]", letters)) for script in (_KANA, _HAN))
+    if 2 * (kana + han) <= len(letters):
+        return "13a"
+    return "char" if 10 * kana > han else "zh"  # zh takes kana for parts of words
+
+
+def _in_word(letter: str) -> bool:
+    return unicodedata.category(letter).startswith(_IN_WORDS)
 
 
 def _until(tokens: list[int], end: int) -> list[int]:

@@ -36,9 +36,13 @@ def token_bytes(tokenizer: Any) -> npt.NDArray[np.int64] | None:
     """(vocabulary,): the UTF-8 bytes that each token stands for; 0 for special tokens.
 
     Of byte-level tokenizers (GPT-2, Llama 3) exactly, of those that write spaces as ▁ and rare
-    bytes as <0x0A> (Llama 2) but for the space before a text. None for other kinds.
+    bytes as <0x0A> (Llama 2) but for the space before a text. None for other kinds, and for those
+    written in Python, which do not say how they decode.
     """
-    decoder = str(tokenizer.backend_tokenizer.decoder)
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return None
+    decoder = str(backend.decoder)
     byte_level = "ByteLevel" in decoder
     if not byte_level and "▁" not in decoder:
         return None

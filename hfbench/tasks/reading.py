@@ -7,9 +7,10 @@ from datasets import Dataset
 
 from hfbench.config import RunConfig
 from hfbench.data.bad_rows import BAD_ROWS_FILE, BadRows
+from hfbench.data.carving import Origin
 from hfbench.data.columns import Modality
 from hfbench.data.media import Unreadable, media_path
-from hfbench.data.splits import Origin, Splits, complete_summary
+from hfbench.data.splits import Splits, complete_summary
 from hfbench.errors import UserError
 from hfbench.record import run_folder
 from hfbench.tasks.base import Samples, TaskData

@@ -78,7 +78,7 @@ class SpeechRecognition(AudioTask):
         return self._processor(extractor, tokenizer)
 
     def _processor(self, extractor: Any, tokenizer: Any) -> Any:
-        self.alphabet = Alphabet.of(tokenizer)
+        self.alphabet = Alphabet.of(tokenizer, self._outputs(tokenizer))
         return Wav2Vec2Processor(extractor, tokenizer)
 
     def prepare_data(self) -> TaskData:
@@ -113,9 +113,10 @@ class SpeechRecognition(AudioTask):
             )
             if counts:
                 shown = ", ".join(f"{c} {n:,}" for c, n in counts.most_common(SHOWN_CHARACTERS))
+                fate = "are left out" if self.alphabet.unknown is None else "count as errors"
                 notes.append(
-                    f"{counts.total():,} characters of {name} are not in the vocabulary and count "
-                    f"as errors: {shown}{', ...' if len(counts) > SHOWN_CHARACTERS else ''}"
+                    f"{counts.total():,} characters of {name} are not in the vocabulary and {fate}"
+                    f": {shown}{', ...' if len(counts) > SHOWN_CHARACTERS else ''}"
                 )
         return notes
 
@@ -177,7 +178,7 @@ class SpeechRecognition(AudioTask):
     def _tokens(self, text: str, samples: int, name: str) -> list[int]:
         """Of a transcript that fits into the clip's samples."""
         tokens = self.alphabet.encode(self.alphabet.normalise(text))
-        if not tokens:
+        if not self.alphabet.decode(tokens, unknown=UNREADABLE):
             raise UnreadableError(name, f"without a transcript: of {text!r} nothing is left")
         frames, needed = self.frames(samples), frames_needed(tokens)
         if frames < needed:
@@ -198,7 +199,7 @@ class SpeechRecognition(AudioTask):
     def build_model(self, data: TaskData) -> BuiltModel:
         config = loading.load_config(
             self.config.model,
-            vocab_size=self._outputs(),
+            vocab_size=self._outputs(self.processor.tokenizer),
             pad_token_id=self.alphabet.blank,
             ctc_loss_reduction="mean",
             ctc_zero_infinity=False,
@@ -209,13 +210,12 @@ class SpeechRecognition(AudioTask):
             return BuiltModel(*loading.build_model(config, self.model_class))
         return BuiltModel(*loading.load_model(self.config.model, config, self.model_class))
 
-    def _outputs(self) -> int:
+    def _outputs(self, tokenizer: Any) -> int:
         """Of the head: one for each token.
 
         A checkpoint's own head is kept also where it has none for tokens that its tokenizer adds
         to the vocabulary, as transformers does with the start and the end of a sentence.
         """
-        tokenizer = self.processor.tokenizer
         own, least = loading.load_config(self.config.model).vocab_size, int(tokenizer.vocab_size)
         return int(own) if least <= own <= len(tokenizer) else least
 
