@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from packaging.version import Version
 from torch import Tensor, nn
-from torch.utils.flop_counter import flop_registry, register_flop_formula
 
 from hfbench.errors import UserError
 from hfbench.models.structure import Structure, is_linear, linear_layers
@@ -18,8 +17,6 @@ from hfbench.models.structure import Structure, is_linear, linear_layers
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 NF4 = "nf4"  # 4-bit NormalFloat, section 3 of the paper
-
-
 LEAST_VERSION = "0.50"  # of bitsandbytes: the first whose products read a weight as it lies
 
 
@@ -63,6 +60,7 @@ def quantize(model: Any, layers: Sequence[str]) -> None:
 def _count_products() -> None:
     """Teach PyTorch's counter of operations the library's product."""
     import bitsandbytes  # noqa: F401 (registers the operator)
+    from torch.utils.flop_counter import flop_registry, register_flop_formula
 
     def operations(values: Any, packed: Any, weight: Any, *_: Any, **__: Any) -> int:
         return int(2 * math.prod(values) * weight[0])
