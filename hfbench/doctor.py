@@ -14,9 +14,15 @@ from hfbench import provenance
 from hfbench.calibration import calibrate
 from hfbench.disk import cache_folder
 from hfbench.hub_access import CONNECT_SECONDS, HubAnswer, try_hub
+from hfbench.training.attention import AttentionChoice, AttentionSizes, choose_attention
 from hfbench.training.precision import Block, PrecisionChoice, choose_for_block, process_state
 from hfbench.training.threads import OMP_THREADS, ThreadChoice, choose_threads
 
+ATTENTION = tuple(
+    AttentionSizes(heads=12, head_size=64, positions=positions, bf16=bf16)
+    for bf16 in (False, True)
+    for positions in (64, 256)
+)
 BLOCKS = (Block(), Block(hidden=768, intermediate=3072, heads=12))  # a tiny network's, a base one's
 
 
@@ -59,6 +65,7 @@ class Choices:
     threads: ThreadChoice
     thread_reason: str | None  # why there was nothing to measure
     precision: Mapping[int, PrecisionChoice]  # by the width of the network's blocks
+    attention: Mapping[str, AttentionChoice]  # by precision and positions; none on a GPU
 
 
 @dataclass(frozen=True)
@@ -130,12 +137,13 @@ def _choices(device: torch.device) -> Choices:
     precision = {block.hidden: choose_for_block(device, block) for block in BLOCKS}
     if device.type != "cpu":
         threads = ThreadChoice(torch.get_num_threads(), {})
-        return Choices(threads, f"the {device.type} device computes", precision)
+        return Choices(threads, f"the {device.type} device computes", precision, {})
+    attention = {str(sizes): choose_attention(sizes) for sizes in ATTENTION}
     threads, reason = choose_threads(), None
     if not threads.seconds:
         is_set = OMP_THREADS in os.environ
         reason = f"{OMP_THREADS} is set" if is_set else "there is no other number to try"
-    return Choices(threads, reason, precision)
+    return Choices(threads, reason, precision, attention)
 
 
 def _speed(device: torch.device) -> Speed:

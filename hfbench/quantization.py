@@ -1,6 +1,5 @@
 """The base of an adapter in 4 bits: QLoRA (Dettmers et al. 2023)."""
 
-import logging
 import math
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -12,9 +11,6 @@ from torch import Tensor, nn
 
 from hfbench.errors import UserError
 from hfbench.models.structure import Structure, is_linear, linear_layers
-
-# It misses an optional kernel that is not used here, and says so whenever PEFT imports it.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 NF4 = "nf4"  # 4-bit NormalFloat, section 3 of the paper
 LEAST_VERSION = "0.50"  # of bitsandbytes: the first whose products read a weight as it lies

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,16 +33,20 @@ from hfbench.preparation import (
     settle_threads,
 )
 from hfbench.record import Record, finished_result, run_folder
-from hfbench.results import UNTRAINED, Prediction, PrefixRecord, RunResult, Status
+from hfbench.results import UNTRAINED, Prediction, RunResult, Status
 from hfbench.saving import MODEL_FOLDER, save_model
 from hfbench.strategies import layer_decay, set_training_mode, unfreezing
 from hfbench.tasks import make_task
 from hfbench.tasks.base import Task
+from hfbench.training.attention import fastest_attention
 from hfbench.training.batching import SampleSource
 from hfbench.training.evaluation import predict_split
 from hfbench.training.fit import FitResult, Objective, fit
-from hfbench.training.prefix.cache import Reading, stored_prefix
+from hfbench.training.narrowing import narrowed
+from hfbench.training.prefix.cache import stored_prefix
+from hfbench.training.prefix.cut import trains_blocks
 from hfbench.training.prefix.samples import without_stored
+from hfbench.training.probe import Probe, Reading
 from hfbench.training.state import clear
 from hfbench.verification import CHECK_FILE, store_check
 
@@ -93,8 +97,7 @@ def run(config: RunConfig) -> RunResult:
             write_bad_rows(folder / BAD_ROWS_FILE, prepared.data.bad_rows)
             record.write("failed", "the process ended before the run: killed, or interrupted")
         start_tracker(config, accelerator)
-        with behind_prefix(config, prepared, accelerator) as (shortened, prefix):
-            record.update(prefix=prefix)
+        with computing_less(config, prepared, accelerator, record) as shortened:
             record.update(predicted=foretell(config, shortened, accelerator))
             test = score_untrained(config, shortened, accelerator)
             fitted = train(config, shortened, accelerator, folder)
@@ -126,30 +129,41 @@ def run(config: RunConfig) -> RunResult:
 
 
 @contextmanager
-def behind_prefix(
-    config: RunConfig, prepared: Prepared, accelerator: Accelerator
-) -> Iterator[tuple[Prepared, PrefixRecord | None]]:
-    """Within, the model leaves out what is stored of its frozen prefix, if anything is."""
+def computing_less(
+    config: RunConfig, prepared: Prepared, accelerator: Accelerator, record: Record
+) -> Iterator[Prepared]:
+    """Within, the model leaves out what is stored of its frozen prefix, and what nobody reads."""
     data, task, training = prepared.data, prepared.task, config.training
-    if config.cache == "off":
-        yield prepared, None
-        return
+    model, structure = prepared.model, prepared.structure
+    reading = Reading(task.collate, task.sample_lengths, task.comparable, training.eval_batch_size)
+    probe = Probe(model, data.train, reading, accelerator.device)
     steps = training.max_steps or math.inf
     visits = min(
         training.epochs * len(data.train),
         steps * training.batch_size * training.gradient_accumulation_steps,
     )
-    with stored_prefix(
-        prepared.model,
-        prepared.structure,
-        {"train": data.train, "validation": data.validation, "test": data.test},
-        Reading(task.collate, task.sample_lengths, task.comparable, training.eval_batch_size),
-        visits=int(visits),
-        accelerator=accelerator,
-        always=config.cache == "always",
-    ) as (splits, record):
+    with ExitStack() as stack:
+        if trains_blocks(model, structure):
+            attention = stack.enter_context(fastest_attention(model, probe, accelerator))
+            record.fields["hardware"]["attention"] = attention
+            stack.enter_context(narrowed(model, structure, probe, accelerator))
+        if config.cache == "off":
+            yield prepared
+            return
+        splits, prefix = stack.enter_context(
+            stored_prefix(
+                model,
+                structure,
+                {"train": data.train, "validation": data.validation, "test": data.test},
+                probe,
+                visits=int(visits),
+                accelerator=accelerator,
+                always=config.cache == "always",
+            )
+        )
+        record.update(prefix=prefix)
         stored: Any = dict(splits)
-        yield replace(prepared, data=replace(data, **stored)), record
+        yield replace(prepared, data=replace(data, **stored))
 
 
 def start_tracker(config: RunConfig, accelerator: Accelerator) -> None:

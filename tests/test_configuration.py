@@ -10,7 +10,7 @@ from counting import counts, write_config
 from hfbench.cli import main
 from hfbench.config import NETWORK_TASKS, RunConfig
 from hfbench.errors import UserError
-from hfbench.models import meta
+from hfbench.models import heads
 from hfbench.models.configuration import find_configuration
 from hfbench.tasks import TASKS, make_task
 
@@ -29,7 +29,7 @@ def test_a_folder_and_its_config_file_count_like_the_model_that_trains(tiny_bert
 
 @pytest.mark.parametrize("task", [name for name in TASKS if name not in NETWORK_TASKS])
 def test_classes_are_those_of_training(task: str) -> None:
-    name = meta._TASKS[task][0]
+    name = heads.TASKS[task][0]
     assert getattr(transformers, name) is make_task(RunConfig(task=task)).model_class  # type: ignore[attr-defined]
 
 

@@ -64,6 +64,18 @@ def test_configured_columns_win_and_settle_an_ambiguity() -> None:
     assert found == Columns("review", "category")
 
 
+def test_paths_of_images_are_no_texts(tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    picture.write_bytes(b"")
+    with pytest.raises(UserError, match=r"'image' holds files such as .*a\.png.*reads texts"):
+        columns_of({"image": [str(picture)], "label": ["a"]})
+    with pytest.raises(UserError, match="'text' holds files such as"):
+        columns_of({"text": [str(picture)], "label": ["a"]})
+    assert columns_of({"image": ["seen in a.png"], "label": ["a"]}) == Columns("image", "label")
+    named = {"image": [str(picture)], "caption": ["a cat"], "label": ["a"]}
+    assert columns_of(named, text_column="caption") == Columns("caption", "label")
+
+
 def test_an_unknown_column_is_an_error_that_lists_the_columns() -> None:
     with pytest.raises(UserError, match=r"data.text_column='txet' .*text, label"):
         columns_of({"text": ["a"], "label": [0]}, text_column="txet")

@@ -12,6 +12,7 @@ from hfbench.cli import main
 from hfbench.doctor import Choices, Diagnosis, Gpu, Hub, Machine, Speed, Storage
 from hfbench.hub_access import try_hub
 from hfbench.report.diagnoses import diagnosis_as_json, format_diagnosis
+from hfbench.training.attention import AttentionChoice
 from hfbench.training.precision import PrecisionChoice
 from hfbench.training.threads import ThreadChoice
 
@@ -33,6 +34,7 @@ DIAGNOSIS = Diagnosis(
         threads=ThreadChoice(4, {1: 0.004, 4: 0.0015}),
         thread_reason=None,
         precision={256: PrecisionChoice(0.0194, 0.0121, "block")},
+        attention={"bfloat16, 64 positions": AttentionChoice(0.0035, 0.0012)},
     ),
     storage=Storage("/data", 100 * 2**30, "/home/a/.cache/hfbench", 3 * 2**20),
     hub=Hub("https://huggingface.co", "silent", 5.0, has_token=False),
@@ -59,10 +61,12 @@ products  185 GFLOP/s in a matrix product in float32, 370 in bfloat16, with 4 th
 
 What would be chosen
 ====================
-threads                          4: 4 ms with 1, 1.5 ms with 4, for a product as in a small
-                                 transformer
-mixed_precision=auto, width 256  bf16, 1.6 times as fast as float32 here (12.1 against 19.4 ms a
-                                 block); measured once and kept
+threads                            4: 4 ms with 1, 1.5 ms with 4, for a product as in a small
+                                   transformer
+mixed_precision=auto, width 256    bf16, 1.6 times as fast as float32 here (12.1 against 19.4 ms a
+                                   block); measured once and kept
+attention, bfloat16, 64 positions  written out (1.2 ms; by PyTorch's own function 3.5 ms); measured
+                                   once and kept
 
 Storage
 =======

@@ -19,6 +19,7 @@ from transformers import (
 from hfbench.config import ModelConfig
 from hfbench.errors import HubUnreachableError, UserError
 from hfbench.models.bundled import bundled_checkpoints, resolve_checkpoint
+from hfbench.models.heads import TASKS
 from hfbench.models.loading import (
     build_model,
     build_on_meta,
@@ -27,6 +28,7 @@ from hfbench.models.loading import (
     load_image_processor,
     load_model,
     load_tokenizer,
+    require_task,
 )
 
 
@@ -134,6 +136,26 @@ def test_a_preprocessor_of_the_old_type_is_read(tiny_vit: Path, tmp_path: Path, 
 def test_a_network_of_another_kind_is_a_user_error() -> None:
     with pytest.raises(UserError, match="'vit' network does not fit this task"):
         build_on_meta(ViTConfig(), AutoModelForSequenceClassification)
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+@pytest.mark.parametrize(
+    ("checkpoint", "fits"),
+    [
+        ("bundled/bert-tiny", ["text_classification", "causal_lm"]),
+        ("bundled/vit-tiny", ["image_classification"]),
+        ("bundled/wav2vec2-tiny", ["audio_classification", "speech_recognition"]),
+    ],
+)
+def test_a_checkpoint_for_other_tasks_is_refused_with_the_recipes_that_fit(
+    task: str, checkpoint: str, fits: list[str]
+) -> None:
+    if task in fits:
+        require_task(ModelConfig(checkpoint=checkpoint), task)
+        return
+    recipes = ", ".join(f"recipes/{name}.py" for name in fits)
+    with pytest.raises(UserError, match=f"has no class for {task}: it fits {recipes}$"):
+        require_task(ModelConfig(checkpoint=checkpoint), task)
 
 
 @pytest.mark.parametrize(

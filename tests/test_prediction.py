@@ -43,13 +43,18 @@ def test_the_result_of_a_run_has_predicted_and_measured(
     assert predicted is not None
     assert result.steps == 4
     # 16 patches and the class token; 8 samples. A linear layer: 2·in·out a token and direction,
-    # thrice with the backward pass, which leaves out the gradient of the pixels.
+    # thrice with the backward pass, which leaves out the gradient of the pixels. Behind the last
+    # attention only the class token is computed.
     tokens, hidden, inner = 17, 32, 64
-    block = 2 * tokens * (4 * hidden * hidden + 2 * hidden * inner) + 4 * tokens**2 * hidden
+    attended = 2 * tokens * 3 * hidden * hidden + 4 * tokens**2 * hidden
+    behind = 2 * (hidden * hidden + 2 * hidden * inner)  # of a token
+    blocks = 3 * attended + (2 * tokens + 1) * behind
     patches = 2 * 16 * (3 * 8 * 8) * hidden
     head = 2 * hidden * 2
-    linear_and_attention = 3 * (3 * block + head) + 2 * patches
-    assert predicted.step_flops == pytest.approx(2 * 8 * linear_and_attention, rel=0.02)
+    linear_and_attention = 3 * (blocks + head) + 2 * patches
+    if result.hardware["attention"] == "as loaded":  # the fused kernel computes its weights twice
+        linear_and_attention += 3 * 2 * tokens**2 * hidden
+    assert predicted.step_flops == pytest.approx(2 * 8 * linear_and_attention, rel=0.01)
     assert predicted.step_seconds > 0
     assert predicted.peak_memory_bytes is not None
     assert result.peak_memory_bytes is not None

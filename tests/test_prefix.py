@@ -13,6 +13,7 @@ import torch
 import transformers
 from accelerate import Accelerator
 from live_step import make_batch, make_model
+from probed_models import Samples, collate, other_model, probe_of
 from tiny_runs import overrides
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from hfbench.results import RunResult
 from hfbench.run import run
 from hfbench.strategies import apply_strategy
 from hfbench.training.prefix import cache, store
-from hfbench.training.prefix.cache import Reading, stored_prefix
+from hfbench.training.prefix.cache import stored_prefix
 from hfbench.training.prefix.cut import STORED, Place, find_place
 from hfbench.training.prefix.writing import alike_batches
 
@@ -161,81 +162,15 @@ def test_a_limit_that_is_too_small_turns_it_off(
 # -- other models ------------------------------------------------------------------------------
 
 
-class Samples:
-    """A batch's rows as samples, each of its own length."""
-
-    def __init__(self, batch: dict[str, Tensor]) -> None:
-        self.batch = batch
-        mask = batch.get("attention_mask")
-        self.lengths = None if mask is None else mask.sum(1).tolist()
-
-    def __len__(self) -> int:
-        return len(self.batch["labels"])
-
-    def digest(self) -> str:
-        return str(sum(value.double().sum() for value in self.batch.values()))
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = {key: value[index] for key, value in self.batch.items()}
-        if self.lengths is not None:
-            length = self.lengths[index]
-            sample |= {k: v[:length] for k, v in sample.items() if v.ndim}
-        return sample
-
-
-def collate(samples: list[dict[str, Any]]) -> dict[str, Tensor]:
-    return {
-        key: nn.utils.rnn.pad_sequence([sample[key] for sample in samples], batch_first=True)
-        if samples[0][key].ndim == 1
-        else torch.stack([sample[key] for sample in samples])
-        for key in samples[0]
-    }
-
-
 def opened(model: nn.Module, batch: dict[str, Tensor], strategy: str) -> Any:
     structure = find_structure(model)
     model = apply_strategy(model, structure, parse_strategy(strategy))
-    samples = Samples(batch)
-    reading = Reading(
-        collate,
-        lambda split: split.lengths,
-        lambda outputs, batch: outputs.logits,
-        batch_size=2,
-    )
+    probe = probe_of(model, batch)
+    splits = {"train": probe.train}
+    accelerator = Accelerator()
     return model, stored_prefix(
-        model, structure, {"train": samples}, reading, visits=100, accelerator=Accelerator()
+        model, structure, splits, probe, visits=100, accelerator=accelerator
     )
-
-
-def other_model(name: str) -> nn.Module:
-    torch.manual_seed(0)
-    small = {"vocab_size": 200, "num_labels": 3, "max_position_embeddings": 128}
-    if name == "distilbert":
-        config = transformers.DistilBertConfig(
-            dim=64, hidden_dim=128, n_layers=4, n_heads=4, **small
-        )
-        return transformers.DistilBertForSequenceClassification(config)
-    common = {
-        "hidden_size": 64,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "intermediate_size": 128,
-    }
-    if name == "deberta":
-        config = transformers.DebertaV2Config(
-            relative_attention=True, pos_att_type=["p2c", "c2p"], **common, **small
-        )
-        return transformers.DebertaV2ForSequenceClassification(config)
-    if name == "albert":
-        config = transformers.AlbertConfig(embedding_size=32, **common, **small)
-        return transformers.AlbertForSequenceClassification(config)
-    if name == "timm":
-        config = transformers.TimmWrapperConfig(
-            architecture="vit_tiny_patch16_224", num_labels=3, model_args={"depth": 4}
-        )
-        config.model_args |= {"img_size": 32, "patch_size": 8}
-        return transformers.TimmWrapperForImageClassification(config)
-    return make_model(name)
 
 
 NETWORKS = ["distilbert", "gpt2", "deberta", "timm", "wav2vec2"]

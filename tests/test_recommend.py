@@ -13,7 +13,7 @@ import pytest
 from snapshot_check import assert_snapshot
 
 from hfbench.cli import main
-from hfbench.models import meta
+from hfbench.models import heads
 from hfbench.models.catalogue import CATALOGUE
 from hfbench.models.languages import COMMON_CRAWL_100, WIKIPEDIA_104, XLSR_53
 from hfbench.models.pretraining import PRETRAINING, TaskName
@@ -57,7 +57,7 @@ def refusal(capsys: pytest.CaptureFixture[str], task: str, *options: str) -> str
 
 def test_every_checkpoint_of_the_catalogue_has_its_facts() -> None:
     assert list(PRETRAINING) == list(CATALOGUE)
-    assert typing.get_args(TaskName) == tuple(meta._TASKS)
+    assert typing.get_args(TaskName) == tuple(heads.TASKS)
     for name, facts in PRETRAINING.items():
         assert ("multilingual" in name or "xlm" in name or "xlsr" in name) == facts.multilingual
         assert ("960h" in name) == ("LibriSpeech-960h" in facts.text)

@@ -220,11 +220,10 @@ def test_beams_belong_to_speech() -> None:
 
 
 def test_a_network_of_spectrograms_is_refused(speech: Path, tmp_path: Path) -> None:
-    from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
+    from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig
 
-    settings = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    ASTModel(ASTConfig(intermediate_size=16, **settings)).save_pretrained(tmp_path)
-    ASTFeatureExtractor().save_pretrained(tmp_path)
+    Wav2Vec2BertConfig().save_pretrained(tmp_path)
+    SeamlessM4TFeatureExtractor().save_pretrained(tmp_path)
     with pytest.raises(UserError, match="speech recognition is for networks that read waveforms"):
         task_of(config_of(tmp_path, speech)).prepare_data()
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from os.path import isfile
+from pathlib import Path
 from typing import Any, Literal
 
 from datasets import Audio, ClassLabel, Dataset, Image, Value
 
 from hfbench.config import DataConfig
+from hfbench.data.files import AUDIO_SUFFIXES, IMAGE_SUFFIXES
 from hfbench.errors import UserError
 
 Modality = Literal["text", "image", "audio"]
@@ -79,7 +82,23 @@ def detect_columns(dataset: Dataset, data: DataConfig, modality: Modality) -> Co
     if found is None:
         candidates = input_candidates(dataset, modality, taken | {pair})
         found = _only(dataset, candidates, f"{modality}_column")
+    if modality == "text":
+        _refuse_files(dataset, found)
     return Columns(found, label, pair if modality == "text" else None)
+
+
+def _refuse_files(dataset: Dataset, column: str) -> None:
+    """Raise UserError for paths of images or sounds where texts are expected."""
+    first = next(iter(dataset[column]), None)
+    if (
+        isinstance(first, str)
+        and Path(first).suffix.lower() in IMAGE_SUFFIXES + AUDIO_SUFFIXES
+        and isfile(first)
+    ):
+        raise UserError(
+            f"the column {column!r} holds files such as {first!r}, and this task reads texts: use "
+            "the recipe for images or sounds, or name a column of texts with data.text_column"
+        )
 
 
 def _configured(dataset: Dataset, name: str | None, key: str) -> str | None:

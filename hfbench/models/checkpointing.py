@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from torch import nn
 
 from hfbench.errors import UserError
+from hfbench.models.wrapping import without_adapter
 
 
 def can_checkpoint(model: nn.Module) -> bool:
     """Whether the model has gradient checkpointing."""
-    return bool(getattr(_without_adapter(model), "supports_gradient_checkpointing", False))
+    return bool(getattr(without_adapter(model), "supports_gradient_checkpointing", False))
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def gradient_checkpointing(model: nn.Module) -> Iterator[None]:
 
     Raises UserError for a model that has none.
     """
-    base = _without_adapter(model)
+    base = without_adapter(model)
     if not can_checkpoint(model):
         raise UserError(f"{type(base).__name__} has no gradient checkpointing; do without it")
     use_cache = getattr(base.config, "use_cache", None)
@@ -38,9 +38,3 @@ def gradient_checkpointing(model: nn.Module) -> Iterator[None]:
     finally:
         base.activation_checkpointing_disable()
         base.config.use_cache = use_cache
-
-
-def _without_adapter(model: nn.Module) -> Any:
-    """The model inside a ``peft.PeftModel``, whose import takes a second."""
-    inside = getattr(model, "get_base_model", None)
-    return model if inside is None else inside()

@@ -21,6 +21,7 @@ from hfbench.config import ModelConfig
 from hfbench.errors import UserError
 from hfbench.hub_access import hub_errors
 from hfbench.models.bundled import resolve_checkpoint
+from hfbench.models.heads import tasks_of
 from hfbench.models.timm_models import network_arguments, weights_repository, wrapper_values
 
 if TYPE_CHECKING:
@@ -48,6 +49,17 @@ def load_config(model: ModelConfig, **overrides: Any) -> "PreTrainedConfig":
     if of_timm:
         config.model_args = network_arguments({"model_args": config.model_args})
     return cast("PreTrainedConfig", config)
+
+
+def require_task(model: ModelConfig, task: str) -> None:
+    """Raise UserError for a checkpoint of an architecture that learns other tasks."""
+    model_type = load_config(model).model_type
+    possible = tasks_of(model_type)
+    if possible and task not in possible:
+        raise UserError(
+            f"checkpoint {model.checkpoint!r} (model type {model_type!r}) has no class for {task}: "
+            f"it fits {', '.join(f'recipes/{name}.py' for name in possible)}"
+        )
 
 
 def weights_name(model: ModelConfig) -> str:

@@ -1,6 +1,5 @@
 """The network of a configuration on the meta device: shapes without memory, and no weights."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,33 +7,14 @@ import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hfbench.errors import UserError
 from hfbench.models.configuration import DEFAULT_LABELS, Configuration
+from hfbench.models.heads import TASKS, tasks_of
 from hfbench.models.loading import build_on_meta
 from hfbench.models.structure import Structure, timm_classifier
 from hfbench.models.timm_models import network_arguments, timm_labels, timm_name, wrapper_values
-
-# task -> its class in transformers and the model types that have one; the first that fits is the
-# default.
-_TASKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "text_classification": (
-        "AutoModelForSequenceClassification",
-        modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-    ),
-    "image_classification": (
-        "AutoModelForImageClassification",
-        modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
-    ),
-    "audio_classification": (
-        "AutoModelForAudioClassification",
-        modeling_auto.MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES,
-    ),
-    "speech_recognition": ("AutoModelForCTC", modeling_auto.MODEL_FOR_CTC_MAPPING_NAMES),
-    "causal_lm": ("AutoModelForCausalLM", modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
-}
 
 
 @dataclass(frozen=True)
@@ -51,8 +31,8 @@ def choose_head(configuration: Configuration, task: str | None, num_labels: int 
 
     Raises UserError for an unknown architecture or task, and for one that has no such task.
     """
-    if task is not None and task not in _TASKS:
-        raise UserError(f"task={task!r} is unknown; choose: {', '.join(_TASKS)}")
+    if task is not None and task not in TASKS:
+        raise UserError(f"task={task!r} is unknown; choose: {', '.join(TASKS)}")
     if num_labels is not None and num_labels < 1:
         raise UserError(f"num_labels={num_labels} must be a number >= 1")
     possible = _possible_tasks(configuration)
@@ -85,7 +65,7 @@ def choose_head(configuration: Configuration, task: str | None, num_labels: int 
 
 def task_of_class(name: str) -> str | None:
     """The task of a network's class, such as BertForSequenceClassification; None for others."""
-    for task, (_, classes) in _TASKS.items():
+    for task, (_, classes) in TASKS.items():
         for known in classes.values():
             if name in ((known,) if isinstance(known, str) else known):  # DeiT has two
                 return task
@@ -102,7 +82,7 @@ def build_network(configuration: Configuration, head: Head) -> nn.Module:
             config.vocab_size = head.num_labels
         elif head.num_labels is not None:
             config.num_labels = head.num_labels
-        return build_on_meta(config, getattr(transformers, _TASKS[head.task][0]))
+        return build_on_meta(config, getattr(transformers, TASKS[head.task][0]))
     except UserError:
         raise
     except (ValueError, TypeError, StrictDataclassError) as error:
@@ -152,11 +132,11 @@ def _possible_tasks(configuration: Configuration) -> tuple[str, ...]:
         timm_name(configuration.values["architecture"])  # refuses an unknown one
         return ("image_classification",)
     model_type = _config_class(configuration).model_type
-    possible = tuple(task for task, (_, types) in _TASKS.items() if model_type in types)
+    possible = tasks_of(model_type)
     if not possible:
         raise UserError(
             f"{configuration.checkpoint!r} ({_architecture(configuration)}) has no class for any "
-            f"of {', '.join(_TASKS)}"
+            f"of {', '.join(TASKS)}"
         )
     return possible
 

@@ -89,6 +89,10 @@ def _choices(choices: "Choices") -> list[tuple[str, str]]:
             )
             for width, choice in choices.precision.items()
         ),
+        *(
+            (f"attention, {sizes}", f"{choice}; measured once and kept")
+            for sizes, choice in choices.attention.items()
+        ),
     ]
 
 

@@ -69,6 +69,7 @@ class CausalLM(PredictingTask):
         return tokenizer
 
     def prepare_data(self) -> TaskData:
+        loading.require_task(self.config.model, self.name)
         self.processor = self.load_processor()  # first: a wrong checkpoint fails at once
         splits = load_texts(self.config.data)
         summary = dict(splits.summary)

@@ -74,6 +74,7 @@ class ClassificationTask(LabelTask, PredictingTask):
     config_overrides: ClassVar[Mapping[str, Any]] = {}
 
     def prepare_data(self) -> TaskData:
+        loading.require_task(self.config.model, self.name)
         self.processor = self.load_processor()  # first: a wrong checkpoint fails at once
 
         def read(rows: Dataset, role: str, unreadable: Unreadable) -> Samples:

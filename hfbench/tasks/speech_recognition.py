@@ -82,6 +82,7 @@ class SpeechRecognition(AudioTask):
         return Wav2Vec2Processor(extractor, tokenizer)
 
     def prepare_data(self) -> TaskData:
+        loading.require_task(self.config.model, self.name)
         extractor = self.load_extractor()  # first: a wrong checkpoint fails at once
         tokenizer = loading.load_ctc_tokenizer(self.config.model)
         bad = bad_rows_of(self.config)

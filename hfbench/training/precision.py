@@ -1,14 +1,7 @@
-"""Which precision trains faster here: float32 or bfloat16 autocast, measured on a few passes.
+"""Which precision trains faster here: float32 or bfloat16 autocast, measured on a few passes."""
 
-On a CPU one thread is measured, by the time that the processor gave to it: threads that wait for
-each other beside other programs say more about these than about the precision, and the answer is
-kept for all runs to come.
-"""
-
-import statistics
-import sys
-import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -16,13 +9,13 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hfbench import provenance
 from hfbench.answers import cached
+from hfbench.training.rounds import medians
 
 MIN_GAIN = 1.1  # so many times as fast as float32 must bfloat16 be
-MIN_ROUNDS, MAX_ROUNDS = 3, 15
-ROUND_SECONDS = 0.5  # no further round begins after so long
 MAX_HIDDEN = 768  # wider products take longer and say the same
 # Samples × positions: enough to fill a GPU, where fewer would measure only the launching of kernels
 CPU_SHAPE, GPU_SHAPE = (4, 64), (32, 128)
@@ -130,39 +123,23 @@ def _block_passes(device: torch.device, block: Block) -> Callable[[], object]:
     # Not all alike: the gradient of the sum of a layer norm's output is zero.
     weights = torch.linspace(-1, 1, block.hidden, device=device)
 
+    # The fused attention of a CPU is slow in bfloat16, and no run uses it then.
+    on_cpu = device.type == "cpu"
+
     def passes() -> None:
-        (layer(inputs) * weights).sum().backward()
+        with sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext():
+            (layer(inputs) * weights).sum().backward()
 
     return passes
 
 
 def _measure(device: torch.device, unit: str, work: Callable[[], object]) -> PrecisionChoice:
-    """Medians of interleaved rounds."""
-    times: dict[bool, list[float]] = {False: [], True: []}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        for bf16 in times:
-            _seconds(device, work, bf16=bf16)  # the first time makes caches and chooses kernels
-        started = time.perf_counter()
-        for round_ in range(MAX_ROUNDS):
-            if round_ >= MIN_ROUNDS and time.perf_counter() - started > ROUND_SECONDS:
-                break
-            for bf16, measured in times.items():
-                measured.append(_seconds(device, work, bf16=bf16))
-    finally:
-        torch.set_num_threads(threads)
-    return PrecisionChoice(statistics.median(times[False]), statistics.median(times[True]), unit)
+    def under(*, bf16: bool) -> Callable[[], None]:
+        def passes() -> None:
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                work()
 
+        return passes
 
-def _seconds(device: torch.device, work: Callable[[], object], *, bf16: bool) -> float:
-    """Of the processor on a CPU, by the clock elsewhere."""
-    # Windows counts a process's time in steps of 16 ms.
-    of_processor = device.type == "cpu" and sys.platform != "win32"
-    now = time.process_time if of_processor else time.perf_counter
-    started = now()
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        work()
-    if device.type != "cpu":
-        torch.accelerator.synchronize()
-    return now() - started
+    seconds = medians({"no": under(bf16=False), "bf16": under(bf16=True)}, device)
+    return PrecisionChoice(seconds["no"], seconds["bf16"], unit)

@@ -6,10 +6,8 @@ aloud either way.
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
 from uuid import uuid4
 
 import torch
@@ -20,12 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hfbench.models.structure import Structure
 from hfbench.results import PrefixRecord
-from hfbench.training.batching import Batch, Collate, SampleSource
+from hfbench.training.batching import SampleSource
 from hfbench.training.prefix import store
-from hfbench.training.prefix.cut import Cut, CutError, Place, find_place
+from hfbench.training.prefix.cut import NOT_UNDERSTOOD, Cut, CutError, Place, find_place
 from hfbench.training.prefix.key import PrefixKeys
 from hfbench.training.prefix.samples import DigestedSource, StoredSamples
 from hfbench.training.prefix.writing import all_agree, write_entry
+from hfbench.training.probe import Probe, difference
 
 Splits = Mapping[str, SampleSource]
 
@@ -33,23 +32,6 @@ SLACK = 0.1  # by which share of the longest the samples of a batch may differ, 
 LEAST_SHARE = 0.05  # of the forward pass: a prefix that costs less is not worth reading
 LEAST_VISITS = 1.5  # of every training sample: storing costs one
 TOLERANCE = {"no": 1e-4, "fp16": 0.01, "bf16": 0.05}  # of the largest prediction
-# What the code of a model that nobody has seen may raise where some of its values are missing.
-_NOT_UNDERSTOOD = (CutError, RuntimeError, TypeError, ValueError, LookupError, AttributeError)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How a task's samples become the model's predictions.
-
-    Attributes:
-        lengths: of every sample of a split; None where all are alike.
-        predictions: of the model's output: (batch, ...).
-    """
-
-    collate: Collate
-    lengths: Callable[[Any], Sequence[int] | None]
-    predictions: Callable[[Any, Batch], Tensor]
-    batch_size: int  # of forward passes without gradients
 
 
 class _DeclinedError(Exception):
@@ -61,7 +43,7 @@ def stored_prefix(
     model: nn.Module,
     structure: Structure,
     splits: Splits,
-    reading: Reading,
+    probe: Probe,
     *,
     visits: int,
     accelerator: Accelerator,
@@ -70,6 +52,7 @@ def stored_prefix(
     """Within, the model leaves its frozen prefix out for batches of the splits that are given.
 
     Args:
+        probe: samples of ``train`` that the two ways are compared on.
         splits: ``train`` and others; samples must be the same on every access.
         visits: how many training samples the training reads, repeated ones too.
         always: also where this training alone would not repay it, because others follow.
@@ -82,7 +65,7 @@ def stored_prefix(
         if place is None:
             yield splits, None
             return
-        prefix = _Prefix(model, structure, splits, reading, accelerator)
+        prefix = _Prefix(model, structure, splits, probe, accelerator)
         try:
             with torch.no_grad(), accelerator.autocast():
                 stored, record = prefix.open(place, stack, visits=visits, always=always)
@@ -100,29 +83,30 @@ class _Prefix:
         model: nn.Module,
         structure: Structure,
         splits: Splits,
-        reading: Reading,
+        probe: Probe,
         accelerator: Accelerator,
     ) -> None:
-        self.model, self.structure = model.to(accelerator.device).eval(), structure
-        self.splits, self.reading, self.accelerator = splits, reading, accelerator
-        self.lengths = {name: reading.lengths(samples) for name, samples in splits.items()}
+        self.model, self.structure = model, structure
+        self.splits, self.probe, self.accelerator = splits, probe, accelerator
+        self.reading = probe.reading
+        self.lengths = {name: self.reading.lengths(samples) for name, samples in splits.items()}
         self.ragged = self.lengths["train"] is not None
-        self.probed = self._probe_indices()
-        self.probe = self._batch(self.probed)
 
     def open(
         self, place: Place, stack: ExitStack, *, visits: int, always: bool
     ) -> tuple[Splits, PrefixRecord]:
         """Find or compute what is stored and, once it is proven, put it in the model's way."""
         started = time.perf_counter()
-        expected = self._predictions(self.probe)
+        expected = self.probe.predictions(self.probe.batch)
+        if not expected.any():
+            raise _DeclinedError("all predictions are 0 before training, so none can be compared")
         cut = self._cut(place)
         keys = PrefixKeys(
             self.model,
             self.structure,
             precision=self.accelerator.mixed_precision,
             device=self.accelerator.device.type,
-            shapes=None if self.ragged else {k: v.shape[1:] for k, v in self.probe.items()},
+            shapes=None if self.ragged else {k: v.shape[1:] for k, v in self.probe.batch.items()},
         )
         digests = {
             name: samples.digest() if isinstance(samples, DigestedSource) else None
@@ -160,20 +144,20 @@ class _Prefix:
             cut = Cut(self.model, self.structure, place)
             if place.backbone:
                 try:
-                    cut.find_leaf(self.probe, self._is_finite)
+                    cut.find_leaf(self.probe.batch, self.probe.is_finite)
                 except CutError:  # behind the last block one tensor goes on in any case
                     cut = Cut(self.model, self.structure, Place(place.blocks))
             if not cut.place.backbone and cut.place.blocks == self.structure.depth:
-                cut.find_positions(self.probe, self._is_finite)
+                cut.find_positions(self.probe.batch, self.probe.is_finite)
             with FlopCounterMode(display=False) as of_prefix:
-                self.row = cut.output(self._batch(self.probed[:1]))[0]
+                self.row = cut.output(self.probe.batch_of(self.probe.indices[:1]))[0]
             self.positions = cut.length
         except CutError as error:
             raise _DeclinedError(str(error)) from error
-        except _NOT_UNDERSTOOD as error:
+        except NOT_UNDERSTOOD as error:
             raise _DeclinedError(f"without it the model fails: {error}") from error
         with FlopCounterMode(display=False) as of_all:
-            self.model(**self._batch(self.probed[:1]))
+            self.model(**self.probe.batch_of(self.probe.indices[:1]))
         share = of_prefix.get_total_flops() / of_all.get_total_flops()
         if share < LEAST_SHARE:
             raise _DeclinedError(f"it is {share:.0%} of the forward pass")
@@ -224,7 +208,7 @@ class _Prefix:
     def _position_per_token(self) -> bool:
         """Whether a sample has as many positions as tokens, so that padding is told apart."""
         lengths = self.lengths["train"]
-        return lengths is not None and self.positions == lengths[self.probed[0]]
+        return lengths is not None and self.positions == lengths[self.probe.indices[0]]
 
     def _open(self, name: str, key: str, stack: ExitStack) -> StoredSamples:
         """The split with what is stored, open for as long as ``stack``."""
@@ -242,7 +226,9 @@ class _Prefix:
         for name in missing:
             lengths, samples = self.lengths[name], float(len(self.splits[name]))
             if cut.rows_have_length and lengths is not None and of_train is not None:
-                samples = sum(lengths) / of_train[self.probed[0]]  # as long as the measured one
+                samples = (
+                    sum(lengths) / of_train[self.probe.indices[0]]
+                )  # as long as the measured one
             needed += self.row.nbytes * samples
         room = not self.accelerator.is_main_process or store.make_room(int(needed))
         if not all_agree(self.accelerator, room):
@@ -253,34 +239,15 @@ class _Prefix:
 
     def _prove(self, stored: StoredSamples, expected: Tensor) -> None:
         """Decline where the model's predictions are others with what is stored."""
-        batch = stored.read_batch(self.probed, self.accelerator.device)
+        batch = stored.read_batch(self.probe.indices, self.accelerator.device)
         try:
-            found = self._predictions(batch)
-        except _NOT_UNDERSTOOD as error:
+            found = self.probe.predictions(batch)
+        except NOT_UNDERSTOOD as error:
             raise _DeclinedError(f"without it the model fails: {error}") from error
-        tolerance = TOLERANCE[self.accelerator.mixed_precision] * float(expected.abs().max())
-        difference = float((found - expected).abs().max())
-        if not all_agree(self.accelerator, difference <= tolerance):
+        off = difference(found, expected)
+        if not all_agree(self.accelerator, off <= TOLERANCE[self.accelerator.mixed_precision]):
             name = type(self.model).__name__
-            raise _DeclinedError(f"{name} gives other predictions without it ({difference:g} off)")
-
-    def _probe_indices(self) -> list[int]:
-        """Some training samples, the longest first and the shortest last."""
-        count, lengths = len(self.splits["train"]), self.lengths["train"]
-        if lengths is None:
-            return list(range(min(3, count)))
-        order = sorted(range(count), key=lambda index: -lengths[index])
-        return sorted({order[0], order[count // 2], order[-1]}, key=lambda i: -lengths[i])
-
-    def _batch(self, indices: Sequence[int]) -> Batch:
-        batch = self.reading.collate([self.splits["train"][index] for index in indices])
-        return {name: value.to(self.accelerator.device) for name, value in batch.items()}
-
-    def _predictions(self, batch: Batch) -> Tensor:
-        return self.reading.predictions(self.model(**batch), batch).float()
-
-    def _is_finite(self, outputs: Any) -> bool:
-        return bool(self.reading.predictions(outputs, self.probe).isfinite().all())
+            raise _DeclinedError(f"{name} gives other predictions without it ({off:.2%} off)")
 
     def _private_key(self, stack: ExitStack) -> str:
         """For a split whose contents nobody knows before they are read: deleted at the end."""

@@ -27,6 +27,18 @@ class CutError(Exception):
     """The model cannot be cut: the message says why."""
 
 
+# What the code of a model that nobody has seen may raise where some of its values are missing.
+NOT_UNDERSTOOD = (
+    CutError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+)
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a prefix ends.
@@ -54,6 +66,12 @@ def find_place(model: nn.Module, structure: Structure) -> Place | None:
     # A timm network holds its head itself.
     apart = not any(name.startswith(f"{structure.backbone}.") for name in structure.head)
     return Place(blocks, backbone=only_head and apart and bool(structure.backbone))
+
+
+def trains_blocks(model: nn.Module, structure: Structure) -> bool:
+    """Whether training back-propagates through a block."""
+    place = find_place(model, structure)
+    return place is None or place.blocks < structure.depth
 
 
 def prefix_tensors(
@@ -176,7 +194,7 @@ class Cut:
             changed = list(leaves)
             changed[index] = leaves[index].clone()
             changed[index][:, start:] = float("nan")
-            with _answering(backbone, lambda *args, **kwargs: tree_unflatten(changed, spec)):
+            with answering(backbone, lambda *args, **kwargs: tree_unflatten(changed, spec)):
                 return not finite(self.model(**batch))
 
         read = [
@@ -251,7 +269,7 @@ class Cut:
         def forward(*args: Any, **kwargs: Any) -> Any:
             return own(*args, **kwargs) if self._given is None else answer(*args, **kwargs)
 
-        return _answering(module, forward)
+        return answering(module, forward)
 
     def _as_backbone(self, *args: Any, **kwargs: Any) -> Any:
         assert self._output is not None, "output() was never called"
@@ -345,7 +363,7 @@ def _on_meta(
         return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
 
     # Whoever counts the operations of a step must not see these.
-    with _disable_current_modes(), torch.no_grad(), _answering(module, forward):
+    with _disable_current_modes(), torch.no_grad(), answering(module, forward):
         named = (*module.named_parameters(), *module.named_buffers())
         weights = {name: like(tensor) for name, tensor in named}
         moved = tree_map_only(Tensor, like, (args, kwargs))
@@ -353,7 +371,7 @@ def _on_meta(
 
 
 @contextmanager
-def _answering(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def answering(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
     """Within, ``module`` answers by ``forward``."""
     before = module.__dict__.get("forward")
     module.forward = forward
