@@ -1,23 +1,15 @@
 """The command line. It imports only what the called command needs."""
 
 import argparse
-import atexit
-import errno
-import gc
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import hfbench
 from hfbench.doctor_command import add_doctor_parser, doctor
-from hfbench.errors import (
-    HubUnreachableError,
-    NotPublishedError,
-    TrainingFailedError,
-    UserError,
-)
+from hfbench.errors import UserError
+from hfbench.exits import guarded, to_stdout
 from hfbench.layers_command import add_layers_parser, layers
 from hfbench.plan_command import add_plan_parser
 from hfbench.predict_command import add_predict_parser, predict
@@ -78,53 +70,6 @@ def recipe_main(task: str, description: str | None, arguments: Sequence[str] | N
         return 0
 
     return guarded(run_recipe, debug=options.debug)
-
-
-def guarded(action: Callable[[], int], *, debug: bool = False) -> int:
-    """Run ``action``; a user's mistake becomes one message and the exit code 2 (hub: 3).
-
-    Failures of ours keep their traceback; Python then exits with 1.
-    """
-    _collect_rarely()
-    try:
-        return action()
-    except (UserError, HubUnreachableError, TrainingFailedError, NotPublishedError) as error:
-        if debug:
-            raise
-        return _report(str(error), error.exit_code)
-    except Exception as error:
-        if debug or not _is_disk_full(error):
-            raise
-        return _report(f"no space left on the disk: {error}; free some or change output_dir", 2)
-    except KeyboardInterrupt:
-        return _report("interrupted; the same command continues", 130)
-
-
-def _collect_rarely() -> None:
-    """Spare the garbage collector PyTorch's many lasting objects: 1 to 2 s of each command.
-
-    While imports make them they would be looked at again and again, and once more at the end.
-    """
-    gc.set_threshold(10_000, *gc.get_threshold()[1:])
-    atexit.register(gc.freeze)
-
-
-def _report(message: str, exit_code: int) -> int:
-    rank = os.environ.get("RANK", "0")
-    where = "" if rank == "0" else f" (process {rank})"
-    print(f"hfbench: error{where}: {message}", file=sys.stderr)
-    return exit_code
-
-
-def _is_disk_full(error: BaseException | None) -> bool:
-    """Whether the error, or one that led to it, says so (safetensors has only its text)."""
-    while error is not None:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "No space left on device" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -225,7 +170,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    _to_stdout(predict(options))
+    to_stdout(predict(options))
     return 0
 
 
@@ -320,17 +265,10 @@ def _params(options: argparse.Namespace) -> int:
     for_programs = options.format in ("csv", "json")
     for remark in counts.notes if for_programs else ():
         print(remark, file=sys.stderr)
-    _to_stdout(format_counts(counts, options.format))
+    to_stdout(format_counts(counts, options.format))
     if image is not None:
         print(f"image: {image}", file=sys.stderr if for_programs else sys.stdout)
     return 0
-
-
-def _to_stdout(text: str) -> None:
-    try:
-        print(text, end="", flush=True)
-    except BrokenPipeError:  # "| head" has read enough; Python would fail again at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _strategies(text: str | None) -> list["StrategyConfig"] | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hfbench.config import RunConfig, StrategyConfig
+from hfbench.exits import guarded
 from hfbench.record import finished_result, run_name
 
 
@@ -91,7 +92,6 @@ def _libraries(run: RunConfig) -> list[str]:
 
 
 def _check_in_child(runs: Sequence[RunConfig], debug: bool) -> None:
-    from hfbench.cli import guarded
     from hfbench.preparation import check_strategy
 
     def action() -> int:
@@ -103,7 +103,6 @@ def _check_in_child(runs: Sequence[RunConfig], debug: bool) -> None:
 
 
 def _run_in_child(config: RunConfig, debug: bool, log: Path | None) -> None:
-    from hfbench.cli import guarded
     from hfbench.run import run
 
     def action() -> int:

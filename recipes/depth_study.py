@@ -32,9 +32,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hfbench.cli import guarded, parse_seeds
+from hfbench.cli import parse_seeds
 from hfbench.config import RunConfig, load_config
 from hfbench.errors import UserError
+from hfbench.exits import guarded
 
 CONFIGS = Path(__file__).parent / "configs"
 TUNED = ("demo_text", "demo_image", "demo_audio")

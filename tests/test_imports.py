@@ -69,6 +69,7 @@ LAYERS = {
     "hfbench.layers": 0,
     "hfbench.conversion": 0,
     "hfbench.errors": 0,
+    "hfbench.exits": 0,
     "hfbench": 0,
 }
 LIGHT_MODULES = (
@@ -105,6 +106,7 @@ LIGHT_MODULES = (
     "hfbench.config",
     "hfbench.strategy_config",
     "hfbench.errors",
+    "hfbench.exits",
     "hfbench.provenance",
     "hfbench.record",
     "hfbench.matrix",

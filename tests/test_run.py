@@ -16,9 +16,10 @@ import pytest
 import torch
 from tiny_runs import overrides
 
-from hfbench.cli import guarded, recipe_main
+from hfbench.cli import recipe_main
 from hfbench.config import NETWORK_TASKS, load_config
 from hfbench.errors import TrainingFailedError
+from hfbench.exits import guarded
 from hfbench.record import run_id
 from hfbench.results import RunResult
 from hfbench.run import is_out_of_memory, run
