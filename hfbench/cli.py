@@ -16,11 +16,11 @@ from hfbench.predict_command import add_predict_parser, predict
 from hfbench.push_command import (
     add_push_parser,
     check_before_training,
-    is_main_process,
     push,
     push_after_training,
 )
 from hfbench.recommend_command import add_recommend_parser
+from hfbench.status import is_main_process, remark
 
 if TYPE_CHECKING:
     from hfbench.config import RunConfig, StrategyConfig
@@ -53,7 +53,7 @@ def recipe_main(task: str, description: str | None, arguments: Sequence[str] | N
     def run_recipe() -> int:
         from hfbench.config import load_config
 
-        config = load_config(options.config, options.overrides, task=task)
+        config = load_config(options.config, options.overrides, task=task, say=remark)
         if options.dry_run:
             from hfbench.dry_run import dry_run
 
@@ -205,7 +205,7 @@ def _run_and_compare(options: argparse.Namespace, overrides: list[str]) -> int:
         if any(text.split("=")[0].split(".")[0] == key for text in overrides):
             raise UserError(f"hfbench compare sets {key} itself: use --{flag}")
     seeds = parse_seeds(options.seeds or "0", "--seeds")
-    config = load_config(options.config, overrides)
+    config = load_config(options.config, overrides, say=remark)
     if config.hub.push:
         raise UserError("hub.push belongs to one run: compare, then hfbench push the best folder")
     names = split_strategies(options.strategies or default_strategies(config))
@@ -263,8 +263,8 @@ def _params(options: argparse.Namespace) -> int:
     if image is not None:
         plot_over_depth(counts, image)
     for_programs = options.format in ("csv", "json")
-    for remark in counts.notes if for_programs else ():
-        print(remark, file=sys.stderr)
+    for note in counts.notes if for_programs else ():
+        print(note, file=sys.stderr)
     to_stdout(format_counts(counts, options.format))
     if image is not None:
         print(f"image: {image}", file=sys.stderr if for_programs else sys.stdout)

@@ -7,18 +7,20 @@ PyYAML only: commands that only read results stay light.
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from hfbench.conversion import build, check, parse_value, read_yaml
 from hfbench.errors import UserError
+from hfbench.inheritance import drop_described
 from hfbench.strategy_config import ADAPTERS as ADAPTERS
 from hfbench.strategy_config import StrategyConfig as StrategyConfig
 from hfbench.strategy_config import StrategyName as StrategyName
 from hfbench.strategy_config import TargetKind as TargetKind
 from hfbench.strategy_config import parse_strategy as parse_strategy
+from hfbench.strategy_config import spelt_out
 
 OptimizerName = Literal["adamw", "adam", "sgd"]
 # transformers' names of what a classifier's outputs mean
@@ -337,29 +339,44 @@ class RunConfig:
 
 
 def load_config(
-    path: str | Path | None, overrides: Iterable[str] = (), *, task: str | None = None
+    path: str | Path | None,
+    overrides: Iterable[str] = (),
+    *,
+    task: str | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> RunConfig:
     """Read a YAML file and apply ``section.key=value`` overrides.
 
     ``strategy=last_2`` is short for the strategy's fields. ``task`` is what the calling recipe is
-    for; a file written for another task is an error.
+    for; a file written for another task is an error. Keys of the file that describe what an
+    override replaces are left out (:mod:`hfbench.inheritance`); ``say`` is told so.
     """
     values: dict[str, Any] = {}
     if path is not None:
         values = read_yaml(Path(path))
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise UserError(f"override {override!r} is not written key=value")
-        _set(values, key.strip(), text if key == "strategy" else parse_value(text, override))
     if isinstance(values.get("strategy"), str):
-        values["strategy"] = dataclasses.asdict(parse_strategy(values["strategy"]))
+        values["strategy"] = spelt_out(values["strategy"])
+    given = [_override(text) for text in overrides]
+    for dropped in drop_described(values, given):
+        if say is not None:
+            say(f"note: {dropped}")
+    for key, value in given:
+        _set(values, key, value)
     if task is not None and values.setdefault("task", task) != task:
         raise UserError(f"the config {path} is for the task {values['task']!r}, not for {task!r}")
     if values.get("task") in NETWORK_TASKS:
         values["network"] = values.get("network") or {}
         values.setdefault("strategy", {}).setdefault("name", "scratch")
     return build(RunConfig, values, "")
+
+
+def _override(text: str) -> tuple[str, Any]:
+    """``key=value`` read; a strategy's spelling as the fields that it sets."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UserError(f"override {text!r} is not written key=value")
+    key = key.strip()
+    return key, spelt_out(value) if key == "strategy" else parse_value(value, text)
 
 
 def data_config(stored: Mapping[str, Any]) -> DataConfig:
@@ -390,8 +407,6 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
     *sections, key = dotted.split(".")
     for section in sections:
         inner = values.setdefault(section, {})
-        if section == "strategy" and isinstance(inner, str):
-            inner = values[section] = dataclasses.asdict(parse_strategy(inner))
         if not isinstance(inner, dict):
             raise UserError(f"override {dotted!r}: {section!r} is a value, not a section")
         values = inner

@@ -1,7 +1,6 @@
 """``hfbench push``: publish a finished run, now or at any later time; and a recipe's hub.push."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,8 +69,3 @@ def push_after_training(config: RunConfig) -> None:
         print(publish(folder, config.hub))
     except UserError as error:
         raise NotPublishedError(f"{error}. {where_it_is(folder, config.hub)}") from error
-
-
-def is_main_process() -> bool:
-    """Whether this process, alone or one of the launcher's, is the one that talks to the hub."""
-    return os.environ.get("RANK", "0") == "0"

@@ -124,5 +124,20 @@ def parse_strategy(text: str) -> StrategyConfig:
     return build(StrategyConfig, values, "strategy")
 
 
+def spelt_out(text: str) -> dict[str, Any]:
+    """The fields that ``parse_strategy`` sets, ``name`` always; those left at their defaults not.
+
+    >>> spelt_out("last_2")
+    {'name': 'last_n', 'n': 2}
+    """
+    strategy = parse_strategy(text)
+    fields = dataclasses.asdict(strategy)
+    return {
+        name: value
+        for name, value in fields.items()
+        if name == "name" or value != _default(StrategyConfig, name)
+    }
+
+
 def _default(cls: type, name: str) -> Any:
     return next(f.default for f in dataclasses.fields(cls) if f.name == name)

@@ -36,6 +36,7 @@ from hfbench.cli import parse_seeds
 from hfbench.config import RunConfig, load_config
 from hfbench.errors import UserError
 from hfbench.exits import guarded
+from hfbench.status import remark
 
 CONFIGS = Path(__file__).parent / "configs"
 TUNED = ("demo_text", "demo_image", "demo_audio")
@@ -78,7 +79,7 @@ def study(options: argparse.Namespace) -> int:
 def networks_part(options: argparse.Namespace, seeds: Sequence[int], folder: Path) -> str:
     """Perceptrons of growing depth, from random weights."""
     overrides = [*(QUICK_NETWORKS if options.quick else ()), *options.overrides]
-    config = load_config(options.config, overrides, task="mnist_mlp")
+    config = load_config(options.config, overrides, task="mnist_mlp", say=remark)
     from hfbench.depth_training import study_networks
     from hfbench.report.depth_figures import draw_networks
     from hfbench.report.depth_tables import format_networks

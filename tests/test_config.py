@@ -4,8 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from hfbench.config import RunConfig, StrategyConfig, load_config, parse_strategy
+from hfbench.config import (
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    StrategyConfig,
+    flatten,
+    load_config,
+    parse_strategy,
+)
 from hfbench.errors import UserError
+from hfbench.inheritance import DESCRIBED_BY
 
 
 @pytest.mark.parametrize(
@@ -121,3 +130,87 @@ def test_every_config_of_the_recipes_is_valid() -> None:
     for path in paths:
         config = load_config(path)
         assert config.model.checkpoint or config.network or config.task.startswith("pretrain")
+
+
+FILE = """
+task: text_classification
+model: {checkpoint: google-bert/bert-base-uncased, revision: abc}
+data: {source: nyu-mll/glue, name: sst2, test_split: validation, text_column: s, max_length: 99}
+strategy: lora:r=4,last_n=2
+training: {epochs: 2}
+hub: {repo_id: me/bert-sst2}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(FILE)
+    return path
+
+
+def load_with_notes(path: Path, *overrides: str) -> tuple[RunConfig, list[str]]:
+    notes: list[str] = []
+    return load_config(path, overrides, say=notes.append), notes
+
+
+def test_what_describes_a_source_goes_with_it(file: Path) -> None:
+    config, notes = load_with_notes(file, "data.source=my/data", "data.text_column=words")
+    assert config.data == DataConfig(source="my/data", text_column="words", max_length=99)
+    assert config.hub.repo_id is None
+    assert (config.model.revision, config.strategy.r) == ("abc", 4)
+    assert notes == [
+        "note: data.source=my/data instead of the file's nyu-mll/glue: what the file says of that "
+        "is left out (data.name=sst2, data.test_split=validation, hub.repo_id=me/bert-sst2)"
+    ]
+
+
+def test_what_describes_a_checkpoint_goes_with_it(file: Path) -> None:
+    config, notes = load_with_notes(file, "hub.repo_id=me/other", "model.checkpoint=gpt2")
+    assert config.model == ModelConfig(checkpoint="gpt2")
+    assert (config.data.name, config.hub.repo_id) == ("sst2", "me/other")
+    assert len(notes) == 1
+    assert notes[0].endswith("(model.revision=abc)")
+
+
+@pytest.mark.parametrize(
+    ("override", "strategy", "left_out"),
+    [
+        ("strategy.name=head", "head", "(strategy.r=4, strategy.last_n=2)"),
+        ("strategy=lora:r=2", "lora:r=2", "(strategy.last_n=2)"),
+        ("strategy=lora", "lora", "(strategy.r=4, strategy.last_n=2)"),
+        ("strategy=last_1", "last_1", "(strategy.r=4, strategy.last_n=2)"),
+    ],
+)
+def test_options_of_a_strategy_go_with_it(
+    override: str, strategy: str, left_out: str, file: Path
+) -> None:
+    config, (note,) = load_with_notes(file, override)
+    assert config.strategy == parse_strategy(strategy)
+    assert note.endswith(left_out)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["data.source=nyu-mll/glue", "model.checkpoint=google-bert/bert-base-uncased", "strategy.r=8"],
+)
+def test_an_override_that_replaces_nothing_drops_nothing(override: str, file: Path) -> None:
+    config, notes = load_with_notes(file, override)
+    assert (config.data.name, config.model.revision, config.strategy.last_n) == ("sst2", "abc", 2)
+    assert notes == []
+
+
+def test_keys_of_a_file_without_a_source_belong_to_the_one_of_the_command_line(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "run.yaml").write_text("data: {test_split: validation}\nstrategy: {n: 2}\n")
+    overrides = ("data.source=a/b", "strategy.name=last_n")
+    config, notes = load_with_notes(tmp_path / "run.yaml", *overrides)
+    assert (config.data.test_split, config.strategy.n, notes) == ("validation", 2, [])
+
+
+def test_every_key_that_can_be_dropped_exists() -> None:
+    known = dict(flatten(RunConfig().to_dict()))
+    names = {name for pair in DESCRIBED_BY.items() for name in (pair[0], *pair[1])}
+    assert len(names) > 20
+    assert names <= known.keys()

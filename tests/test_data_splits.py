@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
-from hfbench.config import DataConfig
+from hfbench.config import DataConfig, load_config
 from hfbench.data.carving import stratified_split
 from hfbench.data.columns import Columns, Modality, detect_columns
 from hfbench.data.labels import OneLabel, label_names
@@ -236,3 +236,27 @@ def test_the_fingerprint_follows_the_contents() -> None:
 
     assert of("a") == of("a") != of("b")
     assert of("/" + "a" * 5000) != of("b")  # a text, too long to be asked for as a file
+
+
+@pytest.mark.parametrize("extra", [("extra",), ("test_mismatched", "unsupervised"), ()])
+def test_splits_that_nothing_reads_are_named(
+    extra: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = Dataset.from_dict({"text": [f"words {i}" for i in range(40)], "label": 20 * ["x", "y"]})
+    splits = dict.fromkeys(("train", "test", *extra), rows)
+    monkeypatch.setattr("hfbench.data.splits.load_source", lambda _: splits)
+    notes = load_splits(DataConfig(source="a/b"), "text").summary["notes"]
+    said = [note for note in notes if note.startswith("no use is made of")]
+    assert len(said) == (1 if extra else 0)
+    for note in said:
+        assert note.startswith(f"no use is made of {', '.join(extra)} among the splits of 'a/b'")
+        assert "(train = train, test = test)" in note
+
+
+def test_a_recipes_file_reads_the_own_test_split_of_another_source(tmp_path: Path) -> None:
+    """The file says ``name: sst2, test_split: validation`` of GLUE."""
+    for split, rows in (("train", 40), ("validation", 10), ("test", 6)):
+        write_csv(tmp_path / f"{split}.csv", rows)
+    file = Path(__file__).parents[1] / "recipes/configs/bert_base_sst2.yaml"
+    data = load_splits(load_config(file, [f"data.source={tmp_path}"]).data, "text")
+    assert [len(data.train), len(data.validation), len(data.test)] == [40, 10, 6]

@@ -1,6 +1,6 @@
 """Which samples train, validate and test: the data's own splits, or shares of train."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +54,20 @@ def choose_splits(data: DataConfig, available: list[str]) -> dict[str, str]:
             "to different ones, or leave them out to have them taken from train"
         )
     return chosen
+
+
+def unused_splits(
+    data: DataConfig, available: Iterable[str], chosen: Mapping[str, str]
+) -> list[str]:
+    """A note that names the splits of the data that nothing reads; none where all are used."""
+    unused = [split for split in available if split not in chosen.values()]
+    if not unused:
+        return []
+    used = ", ".join(f"{role} = {split}" for role, split in chosen.items())
+    return [
+        f"no use is made of {', '.join(unused)} among the splits of {data.source!r} ({used}): "
+        "data.train_split, data.validation_split and data.test_split choose"
+    ]
 
 
 def carve(

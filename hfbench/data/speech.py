@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from hfbench.config import DataConfig
 from hfbench.data.bad_rows import BadRows
-from hfbench.data.carving import ROW, by_chance, carve, choose_splits, limited
+from hfbench.data.carving import ROW, by_chance, carve, choose_splits, limited, unused_splits
 from hfbench.data.columns import detect_speech
 from hfbench.data.media import media_path
 from hfbench.data.sources import load_source
@@ -32,7 +32,7 @@ def load_speech(data: DataConfig, bad: BadRows) -> Splits:
     raw = load_source(data)
     chosen = choose_splits(data, list(raw))
     audio, text = detect_speech(raw[chosen["train"]], data)
-    notes: list[str] = []
+    notes = unused_splits(data, raw, chosen)
     splits = {
         role: _shaped(raw[split], audio, text, data, split, bad) for role, split in chosen.items()
     }

@@ -11,7 +11,15 @@ from datasets import Audio, Dataset, Features, Image, List, Value
 
 from hfbench.config import DataConfig, ProblemType
 from hfbench.data.bad_rows import BAD_ROWS_FILE, BadRows
-from hfbench.data.carving import ROW, Origin, by_strata, carve, choose_splits, limited
+from hfbench.data.carving import (
+    ROW,
+    Origin,
+    by_strata,
+    carve,
+    choose_splits,
+    limited,
+    unused_splits,
+)
 from hfbench.data.columns import Columns, Modality, detect_columns, is_string
 from hfbench.data.duplicates import describe_duplicates, find_duplicates
 from hfbench.data.labels import Encoded, Labels, Problems, find_labels
@@ -65,7 +73,7 @@ def load_splits(data: DataConfig, modality: Modality, bad_rows: BadRows | None =
     columns = detect_columns(raw[chosen["train"]], data, modality)
     labels = find_labels(raw[chosen["train"]], columns.label, data)
     bad = BadRows(limit=data.max_bad_rows) if bad_rows is None else bad_rows
-    notes: list[str] = []
+    notes = unused_splits(data, raw, chosen)
     splits = {}
     for role, split in chosen.items():
         if len(raw[split]) == 0:

@@ -7,7 +7,14 @@ from typing import Any
 from datasets import Dataset
 
 from hfbench.config import DataConfig
-from hfbench.data.carving import by_chance, carve, choose_splits, from_the_end, subset
+from hfbench.data.carving import (
+    by_chance,
+    carve,
+    choose_splits,
+    from_the_end,
+    subset,
+    unused_splits,
+)
 from hfbench.data.columns import detect_texts
 from hfbench.data.sources import load_source
 from hfbench.data.splits import fingerprint
@@ -48,7 +55,7 @@ def load_texts(data: DataConfig) -> TextSplits:
     chosen = choose_splits(data, list(raw))
     text, completion = detect_texts(raw[chosen["train"]], data)
     columns = {"text": text} | ({} if completion is None else {"completion": completion})
-    notes: list[str] = []
+    notes = unused_splits(data, raw, chosen)
     splits = {role: _shaped(raw[split], columns, split, notes) for role, split in chosen.items()}
     _carve(splits, data, notes)
     if completion is not None:
