@@ -21,7 +21,7 @@ SCHEMA_VERSION = 3
 RESULT_FILE = "result.json"
 UNTRAINED = "_before_training"  # ends the name of a test metric of the model as it came
 
-Status = Literal["succeeded", "failed", "out_of_memory"]
+Status = Literal["succeeded", "failed", "diverged", "out_of_memory"]
 
 T = TypeVar("T")
 

@@ -40,6 +40,7 @@ from hfbench.tasks import make_task
 from hfbench.tasks.base import Task
 from hfbench.training.attention import fastest_attention
 from hfbench.training.batching import SampleSource
+from hfbench.training.divergence import DivergedError
 from hfbench.training.evaluation import predict_split
 from hfbench.training.fit import FitResult, Objective, fit
 from hfbench.training.narrowing import narrowed
@@ -114,7 +115,9 @@ def run(config: RunConfig) -> RunResult:
     except Exception as error:
         # Any process may be the one that fails; the others are then ended from outside.
         if begun or not isinstance(error, (UserError, HubUnreachableError)):
-            status: Status = "out_of_memory" if is_out_of_memory(error) else "failed"
+            status: Status = "diverged" if isinstance(error, DivergedError) else "failed"
+            if is_out_of_memory(error):
+                status = "out_of_memory"
             record.update(total_seconds=time.perf_counter() - started)
             record.write(status, f"{type(error).__name__}: {error}")
         for tracker in accelerator.trackers:

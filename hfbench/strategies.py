@@ -204,11 +204,23 @@ def _trained_parts(model: nn.Module, structure: Structure, strategy: StrategyCon
         case "full" | "scratch" | "gradual":
             every_block = {f"block {index}" for index in range(structure.depth)}
             return {"embeddings", "final", "pooler", "head"} | every_block
-        case "head" | "lora" | "dora" | "qlora" | "ia3" | "bitfit" | "norm" | "attention":
+        case "head":
             return {"head"}
+        case "lora" | "dora" | "qlora" | "ia3" | "bitfit" | "norm" | "attention":
+            return set() if _has_output_layer(model) else {"head"}
         case "last_n" | "first_n" | "blocks":
             chosen = _chosen_blocks(model, structure, strategy)
             return {"head"} | {f"block {index}" for index in chosen}
+
+
+def _has_output_layer(model: nn.Module) -> bool:
+    """Whether the head is a language model's: it was pretrained, over the whole vocabulary.
+
+    A strategy that trains a few parameters here and there leaves it frozen, as the papers do; of a
+    7-billion Llama it is 131 of 135 million parameters that LoRA would train with it.
+    """
+    output_layer = getattr(model, "get_output_embeddings", None)
+    return output_layer is not None and output_layer() is not None
 
 
 def _scattered_parameters(

@@ -12,7 +12,8 @@ from transformers import BertConfig, BertForSequenceClassification, Trainer, Tra
 
 from hfbench.config import TrainingConfig
 from hfbench.training.batching import epoch_batches
-from hfbench.training.fit import DivergedError, FitResult, Objective, fit
+from hfbench.training.divergence import DivergedError
+from hfbench.training.fit import FitResult, Objective, fit
 from hfbench.training.optimizer import LearningRates, build_optimizer
 
 
@@ -239,6 +240,35 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
         model.classifier.bias[0] = float("inf")
     with pytest.raises(DivergedError, match="nan at step 1"):
         train(model, samples(8), tmp_path, epochs=1)
+
+
+def test_weights_that_the_last_step_spoils_are_never_kept(tmp_path: Path) -> None:
+    """Their loss would be read in the step that never comes."""
+    model = tiny_bert()
+
+    def spoil(parameter: torch.Tensor) -> None:
+        assert parameter.grad is not None
+        parameter.grad.fill_(float("nan"))
+
+    model.classifier.bias.register_post_accumulate_grad_hook(spoil)
+    with pytest.raises(DivergedError, match=r"after step 1 .* not finite"):
+        train(model, samples(4), tmp_path, epochs=1, max_grad_norm=None, evaluate=lambda _: {})
+    assert not list(tmp_path.glob("*/step-*"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_first_validation_that_is_not_finite_ends_the_run(tmp_path: Path, value: float) -> None:
+    with pytest.raises(DivergedError, match="the first validation gives loss="):
+        train(tiny_bert(), samples(8), tmp_path, epochs=2, evaluate=lambda _: {"loss": value})
+    assert not list(tmp_path.glob("best-*"))
+
+
+def test_a_later_validation_that_is_not_finite_is_one_without_gain(tmp_path: Path) -> None:
+    values = iter([2.0, float("nan"), 1.0, float("nan")])
+    result = train(
+        tiny_bert(), samples(8), tmp_path, epochs=4, evaluate=lambda _: {"loss": next(values)}
+    )
+    assert result.best_metric == 1.0
 
 
 def test_decay_and_learning_rates_go_where_they_belong() -> None:

@@ -177,6 +177,22 @@ def test_llama_of_405_billion_parameters(tmp_path: Path) -> None:
     assert lora.adapters == {f"block {i}": 8 * into_and_out_of for i in range(126)}
 
 
+def test_adapters_leave_a_pretrained_output_layer_frozen(tmp_path: Path) -> None:
+    """Llama 2 7B, whose output layer of 32,000 x 4,096 is not tied to its embeddings."""
+    llama = {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008}
+    llama |= {"num_hidden_layers": 32, "num_attention_heads": 32}
+    path = write_config(tmp_path, model_type="llama", **llama)
+    names = ("lora:r=8", "norm", "attention", "last_1")
+    lora, norm, attention, last_1 = counts(path, *names, task="causal_lm").strategies
+    assert lora.report.trainable == 32 * 2 * 8 * (4096 + 4096) == 4_194_304
+    assert norm.report.trainable == (2 * 32 + 1) * 4096
+    assert attention.report.trainable == 32 * 4 * 4096 * 4096
+    block = 4 * 4096 * 4096 + 3 * 4096 * 11008 + 2 * 4096
+    assert last_1.report.trainable == block + 32000 * 4096  # head and the last block
+    classifier = counts(path, "lora:r=8", task="text_classification", num_labels=2).strategies[0]
+    assert classifier.report.trainable == 4_194_304 + 2 * 4096  # a new head trains
+
+
 def test_defaults_suit_a_network_of_one_shared_block() -> None:
     labels = [one.strategy for one in counts("albert-base-v2").strategies]
     assert labels == ["full", "head", "last_1", LORA, "bitfit"]

@@ -226,7 +226,7 @@ def test_a_run_that_diverges_leaves_a_result_with_its_reason(
     with pytest.raises(TrainingFailedError, match="training loss became"):
         run(config)
     result = RunResult.load(tmp_path / "run/result.json")
-    assert result.status == "failed"
+    assert result.status == "diverged"
     assert result.reason is not None
     assert "lower training.learning_rate" in result.reason
     assert not (tmp_path / "run/model").exists()

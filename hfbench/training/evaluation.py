@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -56,10 +56,12 @@ def predict_split(
     """Run ``model`` in eval mode over ``data``, shared among the processes.
 
     Samples of like ``lengths`` share a batch. The bare model runs, not its distributed wrapper, so
-    processes may read different numbers of batches.
+    processes may read different numbers of batches; all of them with the buffers of the main one,
+    which are those that are saved.
     """
     bare = accelerator.unwrap_model(model)
     bare.eval()
+    _share_buffers(bare, accelerator)
     batches_of_all = like_batches(len(data), batch_size, lengths)
     rank, num_processes = accelerator.process_index, accelerator.num_processes
     mine = [Share(indices) for indices in batches_of_all[rank::num_processes]]
@@ -84,6 +86,14 @@ def predict_split(
             bar.update()
     everything = gather_object(parts) if accelerator.num_processes > 1 else parts
     return _in_order(everything, len(data))
+
+
+@torch.no_grad()
+def _share_buffers(model: nn.Module, accelerator: Accelerator) -> None:
+    """Give every process those of the main one: each has statistics of batches of its own."""
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            buffer.copy_(broadcast(buffer.to(accelerator.device)))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from hfbench.config import TrainingConfig
-from hfbench.errors import TrainingFailedError
 from hfbench.results import EpochRecord
 from hfbench.training import memory, state
 from hfbench.training.batching import (
@@ -31,6 +30,7 @@ from hfbench.training.batching import (
     load_batches,
     split_batches,
 )
+from hfbench.training.divergence import check_first_metric, check_loss, check_weights
 from hfbench.training.losses import PendingLosses
 from hfbench.training.optimizer import LearningRates, Penalty, build_optimizer, build_schedule
 from hfbench.training.progress import progress_options
@@ -81,10 +81,6 @@ class FitResult:
     peak_memory_bytes: int | None  # while training, without evaluation
 
 
-class DivergedError(TrainingFailedError):
-    """The training loss is not finite any more."""
-
-
 def fit(
     model: nn.Module,
     data: SampleSource,
@@ -107,7 +103,8 @@ def fit(
         lengths: of every sample; with ``group_by_length`` those of like length share a batch.
 
     Raises:
-        DivergedError: when the loss becomes NaN or infinite.
+        DivergedError: when the loss, a weight or the first validation metric is NaN or infinite.
+            The last state and the best parameters stay those before.
     """
     loop = _Loop(model, data, objective, config, rates, accelerator, folder, seed, lengths)
     loop.resume()
@@ -199,7 +196,6 @@ class _Loop:
             )
 
     def save(self) -> None:
-        self.read_losses()
         state.save_state(
             self.folder / state.STATE,
             self.accelerator,
@@ -255,6 +251,7 @@ class _Loop:
             if due:
                 progress.train_seconds += self.elapsed(started)
                 self.unfreezing.leave()
+                self.check_weights()
                 self.save()
                 self.unfreezing.enter(progress.epoch)
                 started = time.perf_counter()
@@ -265,6 +262,7 @@ class _Loop:
         progress.train_seconds += self.elapsed(started)
         peaks = (memory.peak_bytes(self.accelerator.device), progress.peak_memory_bytes)
         progress.peak_memory_bytes = max(filter(None, peaks), default=None)
+        self.check_weights()
 
     def windows(self) -> Iterator[list[tuple[Share, Batch]]]:
         """The accumulation windows that are left of this epoch."""
@@ -335,15 +333,15 @@ class _Loop:
             scaled.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
+    def check_weights(self) -> None:
+        """Before anything is kept of them."""
+        check_weights(self.accelerator.unwrap_model(self.model), self.progress.step)
+
     def read_losses(self) -> None:
         """Bring the losses of the last steps from the device, summed over processes."""
         for loss_sum, units in self.pending.read():
             loss = loss_sum / units
-            if not math.isfinite(loss):
-                raise DivergedError(
-                    f"the training loss became {loss} at step {len(self.progress.step_losses) + 1}:"
-                    " lower training.learning_rate, or use training.mixed_precision=no"
-                )
+            check_loss(loss, step=len(self.progress.step_losses) + 1)
             self.progress.step_losses.append(loss)
             self.progress.epoch_loss_sum += loss_sum
             self.progress.epoch_units += units
@@ -373,9 +371,13 @@ class _Loop:
         self.save()
 
     def keep_best(self, value: float) -> None:
+        """Keep the parameters of the best evaluation; one that is not finite is never that."""
         progress = self.progress
         sign = 1 if self.objective.greater_is_better else -1
-        if progress.best_metric is None or sign * value > sign * progress.best_metric:
+        best = progress.best_metric
+        if best is None:
+            check_first_metric(self.objective.metric, value, progress.step)
+        if best is None or sign * value > sign * best:
             progress.best_metric, progress.best_step = value, progress.step
             progress.evaluations_without_gain = 0
             if self.accelerator.is_main_process:
