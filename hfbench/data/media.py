@@ -2,36 +2,45 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from hfbench.answers import cached
+from hfbench.data.orientation import upright
 from hfbench.errors import UnreadableError
 
 MEMORY_LIMIT_BYTES = 2**30  # for the decoded samples of one split
 
-Decode = Callable[[str | bytes, str], Tensor]
+UNREADABLE_EXIF = "images with unreadable EXIF"
+
+Facts = defaultdict[str, float]  # what decoding did with the samples of a split: sums by name
+Decode = Callable[[str | bytes, str, Facts], Mapping[str, Tensor]]
 Unreadable = dict[int, str]  # row -> why it cannot be decoded
 
 
 class DecodedSamples:
-    """A split of encoded images or sounds as ``{feature: tensor, "labels": int}``.
+    """A split of encoded images or sounds as ``{feature: tensor, ..., "labels": int}``.
 
-    ``decode(source, name)`` turns a path or bytes into the feature of one sample; ``name`` says
-    in errors which sample it is. All are decoded at the start and kept if they fit into
-    MEMORY_LIMIT_BYTES. Where they do not, such a split is decoded on every access. Without
-    ``keep`` every split is like that. Rows without a column ``labels`` are samples without one.
+    ``decode(source, name, facts)`` turns a path or bytes into the features of one sample; ``name``
+    says in errors which sample it is, and what is to be said of the whole split is added to
+    ``facts``. All are decoded at the start and kept if they fit into MEMORY_LIMIT_BYTES. Where
+    they do not, such a split is decoded on every access. Without ``keep`` every split is like
+    that. Rows without a column ``labels`` are samples without one.
 
     What cannot be decoded is an error. With ``unreadable``, a dictionary, it is put there (row:
     why) and is no sample; then all that is not kept is decoded once too, and which rows these are
-    is remembered for later runs.
+    is remembered for later runs, with the facts.
+
+    Attributes:
+        facts: of every sample, where all were decoded.
     """
 
     def __init__(
@@ -44,12 +53,19 @@ class DecodedSamples:
         decode: Decode,
         keep: bool,
         unreadable: Unreadable | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
+        """``feature``: the one whose first dimension is a sample's length.
+
+        ``settings``: on what the facts depend beside the files; plain JSON values.
+        """
         self.dataset = dataset
         self.column = column
         self.split = split
         self.feature = feature
         self.decode = decode
+        self.settings = settings or {}
+        self.facts = Facts(float)
         self.kept: list[dict[str, Any]] | None = None
         if keep:
             self._decode_all(unreadable)
@@ -60,13 +76,13 @@ class DecodedSamples:
         found: Unreadable = {}
         for index in range(len(self.dataset)):
             try:
-                sample = self._sample(index)
+                sample = self._sample(index, self.facts)
             except UnreadableError as error:
                 if unreadable is None:
                     raise
                 found[index] = error.reason
                 continue
-            size_bytes += sample[self.feature].nbytes
+            size_bytes += sum(v.nbytes for v in sample.values() if isinstance(v, Tensor))
             if size_bytes > MEMORY_LIMIT_BYTES:
                 self.kept = None
                 break
@@ -74,44 +90,56 @@ class DecodedSamples:
         if unreadable is None:
             return
         if self.kept is None:
-            found |= self._check_from(index + 1)
+            broken, facts = self._check_from(index + 1)
+            found |= broken
+            self.facts = added([self.facts, facts])
         if found:
             good = np.setdiff1d(np.arange(len(self.dataset)), list(found))
             self.dataset = self.dataset.select(good)
             unreadable.update(found)
 
-    def _check_from(self, start: int) -> Unreadable:
-        """What cannot be decoded from this row on; the answer is kept on this machine.
+    def _check_from(self, start: int) -> tuple[Unreadable, Facts]:
+        """What cannot be decoded from this row on, and the facts of the others.
+
+        The answer is kept on this machine.
 
         A file that is broken later, with the same name, size and time, is an error on access.
         """
 
-        def check() -> Unreadable:
-            found = {}
+        def check() -> tuple[Unreadable, Facts]:
+            found, facts = {}, Facts(float)
             rows = range(start, len(self.dataset))
             for row in tqdm(rows, desc=f"check {self.split}", leave=False, disable=None):
                 try:
-                    self._sample(row)
+                    self._sample(row, facts)
                 except UnreadableError as error:
                     found[row] = error.reason
-            return found
+            return found, facts
 
         digest = hashlib.sha256()
         for rows in self.dataset.select_columns([self.column]).iter(batch_size=100):
             for value in rows[self.column]:
                 digest.update(f"{media_content(value).hex()} {_changed_ns(value)}\n".encode())
         return cached(
-            {"unreadable from": start, "column": self.column, "contents": digest.hexdigest()},
+            {
+                "unreadable from": start,
+                "column": self.column,
+                "contents": digest.hexdigest(),
+                "settings": dict(self.settings),
+            },
             check,
-            to_json=lambda found: list(found.items()),
-            from_json=lambda kept: {int(row): str(reason) for row, reason in kept},
+            to_json=lambda found: [list(part.items()) for part in found],
+            from_json=lambda kept: (
+                {int(row): str(reason) for row, reason in kept[0]},
+                Facts(float, {str(name): float(value) for name, value in kept[1]}),
+            ),
         )
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._sample(index) if self.kept is None else self.kept[index]
+        return self._sample(index, Facts(float)) if self.kept is None else self.kept[index]
 
     def lengths(self) -> list[int] | None:
         """The first dimension of every feature; None when the split is not in memory."""
@@ -128,30 +156,55 @@ class DecodedSamples:
             return None
         digest = hashlib.sha256()
         for sample in self.kept:
-            values = sample[self.feature].contiguous()
-            digest.update(f"{values.dtype} {tuple(values.shape)} ".encode())
-            digest.update(values.numpy())
+            for name in sorted(sample.keys() - {"labels"}):
+                values = sample[name].contiguous()
+                digest.update(f"{values.dtype} {tuple(values.shape)} ".encode())
+                digest.update(values.numpy())
         return digest.hexdigest()
 
-    def _sample(self, index: int) -> dict[str, Any]:
+    def _sample(self, index: int, facts: Facts) -> dict[str, Any]:
         row = self.dataset[index]
         source, name = encoded(row[self.column], self.column, f"{self.split} row {index}")
         labels = {"labels": row["labels"]} if "labels" in row else {}
-        return {self.feature: self.decode(source, name), **labels}
+        return {**self.decode(source, name, facts), **labels}
 
 
-def decode_image(source: str | bytes, mode: str, name: str) -> Image.Image:
+def decode_image(
+    source: str | bytes, mode: str, name: str, facts: Facts | None = None
+) -> Image.Image:
     """A PIL image in ``mode`` ("RGB" or "L"), upright as its EXIF orientation says.
 
-    Of 16 bits the upper eight remain. Raises UnreadableError when it is missing or broken, and for
+    One whose EXIF does not say it is left as it is stored, and counted in ``facts``. Of 16 bits
+    the upper eight remain. Raises UnreadableError when it is missing or broken, and for
     pixels of 32 bits, whose range is unknown.
     """
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return _with_8_bits(ImageOps.exif_transpose(image)).convert(mode)
+            turned, readable = upright(image)
+            decoded = _with_8_bits(turned).convert(mode)
     # ValueError: of Pillow too, for damaged TIFF and for too long texts in PNG
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableError(name, f"not a readable image: {error}") from error
+    if facts is not None and not readable:
+        facts[UNREADABLE_EXIF] += 1
+    return decoded
+
+
+def exif_notes(facts: Mapping[str, float]) -> list[str]:
+    """For people: how many images were left as they are stored because nothing else is known."""
+    count = round(facts.get(UNREADABLE_EXIF, 0))
+    if not count:
+        return []
+    return [f"EXIF of {count:,} images cannot be read: they are used as stored, perhaps not upright"]
+
+
+def added(parts: Iterable[Mapping[str, float]]) -> Facts:
+    """The facts of several splits together."""
+    total = Facts(float)
+    for part in parts:
+        for name, value in part.items():
+            total[name] += value
+    return total
 
 
 def _with_8_bits(image: Image.Image) -> Image.Image:

@@ -1,6 +1,6 @@
 """Every image of a split in one tensor, for networks that are fed without a reader."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,14 +9,19 @@ from datasets import Dataset
 from torch import Tensor
 
 from hfbench.data.idx import Bytes, pgm_header
-from hfbench.data.media import Unreadable, decode_image, encoded
+from hfbench.data.media import Facts, Unreadable, decode_image, encoded
 from hfbench.errors import UnreadableError, UserError
 
 
-def load_pixels(dataset: Dataset, split: str, unreadable: Unreadable | None = None) -> Tensor:
+def load_pixels(
+    dataset: Dataset,
+    split: str,
+    unreadable: Unreadable | None = None,
+    facts: Facts | None = None,
+) -> Tensor:
     """The column ``image`` as grey levels: (images, height, width), uint8.
 
-    Images that are missing or broken are left out and go to ``unreadable``; without it they are
+    What :func:`decode_image` says of them is added to ``facts``. Images that are missing or broken are left out and go to ``unreadable``; without it they are
     an error.
 
     Raises UserError for an image of another size than the first, and where none can be read.
@@ -25,7 +30,7 @@ def load_pixels(dataset: Dataset, split: str, unreadable: Unreadable | None = No
     images: dict[int, Bytes] = {}
     for row, value in enumerate(values):
         try:
-            image = _decoded(value, split, row)
+            image = _decoded(value, split, row, facts)
         except UnreadableError as error:
             if unreadable is None:
                 raise
@@ -55,9 +60,9 @@ def _bare_pixels(values: list[Any], height: int, width: int) -> Bytes | None:
     return rows[:, len(header) :].reshape(-1, height, width).copy()
 
 
-def _decoded(value: Any, split: str, row: int) -> Bytes:
+def _decoded(value: Any, split: str, row: int, facts: Facts | None) -> Bytes:
     source, name = encoded(value, "image", f"{split} row {row}")
-    return np.asarray(decode_image(source, "L", name))
+    return np.asarray(decode_image(source, "L", name, facts))
 
 
 def _size(image: Bytes) -> str:
@@ -71,11 +76,21 @@ class PixelSamples:
     batch becomes float32 when it is read.
     """
 
-    def __init__(self, pixels: Tensor, labels: Tensor, *, mean: float, std: float) -> None:
+    def __init__(
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        *,
+        mean: float,
+        std: float,
+        facts: Mapping[str, float] | None = None,
+    ) -> None:
         """``pixels``: (samples, height, width), uint8; ``labels``: (samples,), int64.
 
-        ``mean`` and ``std`` are what is subtracted from, then divides, pixels in [0, 1].
+        ``mean`` and ``std`` are what is subtracted from, then divides, pixels in [0, 1]; ``facts``
+        what decoding had to say.
         """
+        self.facts = facts or {}
         self.pixels, self.labels = pixels.unsqueeze(1), labels
         self.mean, self.std = mean, std
 

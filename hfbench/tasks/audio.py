@@ -9,7 +9,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from hfbench.data.audio import MIN_SECONDS, decode_audio
-from hfbench.data.media import DecodedSamples, Unreadable
+from hfbench.data.media import DecodedSamples, Facts, Unreadable
 from hfbench.models import loading
 from hfbench.tasks.base import PredictingTask, Samples
 from hfbench.tasks.classification import with_labels
@@ -108,7 +108,7 @@ class AudioTask(PredictingTask):
         sample_rate_hz: int = self.extractor.sampling_rate
         return round(max(self.config.data.max_seconds, MIN_SECONDS) * sample_rate_hz)
 
-    def _extract(self, source: str | bytes, name: str) -> Tensor:
+    def _extract(self, source: str | bytes, name: str, facts: Facts) -> dict[str, Tensor]:
         clip = decode_audio(
             source,
             sample_rate_hz=self.extractor.sampling_rate,
@@ -118,5 +118,4 @@ class AudioTask(PredictingTask):
         extracted = self.extractor(
             clip, sampling_rate=self.extractor.sampling_rate, return_tensors="pt"
         )
-        feature: Tensor = extracted[self.feature][0]
-        return feature
+        return {self.feature: extracted[self.feature][0]}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hfbench.config import DataConfig
 from hfbench.data.columns import Modality
-from hfbench.data.media import Unreadable
+from hfbench.data.media import Facts, Unreadable
 from hfbench.data.splits import load_splits
 from hfbench.errors import UserError
 from hfbench.models import loading
@@ -26,7 +26,7 @@ from hfbench.tasks.problems import (
     described_weights,
     problem_of,
 )
-from hfbench.tasks.reading import Read, bad_rows_of, read_splits
+from hfbench.tasks.reading import Read, bad_rows_of, facts_of, read_splits
 
 
 class LabelTask(Task):
@@ -48,7 +48,12 @@ class LabelTask(Task):
         bad = bad_rows_of(self.config)
         splits = load_splits(data, modality, bad)
         self.set_problem(PROBLEMS[splits.problem_type])
-        return read_splits(splits, modality, read, bad)
+        found = read_splits(splits, modality, read, bad)
+        self.describe_inputs(facts_of(found), found.summary)
+        return found
+
+    def describe_inputs(self, facts: Facts, summary: dict[str, Any]) -> None:
+        """Add to the summary and its notes what was done to the inputs while they were read."""
 
     def loss_units(self, batch: Mapping[str, Tensor]) -> int:
         """The number of samples: the loss is a mean over them."""

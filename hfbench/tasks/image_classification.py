@@ -8,7 +8,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import AutoModelForImageClassification, TimmWrapperImageProcessor
 
-from hfbench.data.media import DecodedSamples, Unreadable, decode_image
+from hfbench.data.media import DecodedSamples, Facts, Unreadable, decode_image, exif_notes
 from hfbench.models import loading
 from hfbench.tasks.base import Samples
 from hfbench.tasks.classification import ClassificationTask, with_labels
@@ -59,15 +59,17 @@ class ImageClassification(ClassificationTask):
         if not isinstance(self.processor, TimmWrapperImageProcessor):
             super().save_processor(folder)
 
-    def _pixels(self, source: str | bytes, name: str) -> Tensor:
-        image = decode_image(source, self.mode, name)
+    def describe_inputs(self, facts: Facts, summary: dict[str, Any]) -> None:
+        summary["notes"].extend(exif_notes(facts))
+
+    def _pixels(self, source: str | bytes, name: str, facts: Facts) -> dict[str, Tensor]:
+        image = decode_image(source, self.mode, name, facts)
         options: dict[str, Any] = {"return_tensors": "pt"}
         if self.mode == "L":
             options["input_data_format"] = "channels_first"
         if self.two_steps:
             options.update(do_rescale=False, do_normalize=False)
-        pixels: Tensor = self.processor(image, **options)["pixel_values"][0]
-        return pixels
+        return {"pixels": self.processor(image, **options)["pixel_values"][0]}
 
     def _normalize(self, pixels: Tensor) -> Tensor:
         if self.processor.do_rescale:

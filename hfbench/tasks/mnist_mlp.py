@@ -12,7 +12,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 
 from hfbench.config import NetworkConfig, RunConfig
-from hfbench.data.media import DecodedSamples, Unreadable, decode_image
+from hfbench.data.media import DecodedSamples, Facts, Unreadable, decode_image, exif_notes
 from hfbench.data.pixels import PixelSamples, load_pixels, normalised
 from hfbench.errors import UserError
 from hfbench.models.network import ScratchNetwork
@@ -41,7 +41,8 @@ class MnistMlp(LabelTask, PredictingTask):
 
     def _read(self, rows: Dataset, role: str, unreadable: Unreadable) -> PixelSamples:
         """One split; of train, which comes first, also the size of the images and their mean."""
-        pixels = load_pixels(rows, role, unreadable)
+        facts = Facts(float)
+        pixels = load_pixels(rows, role, unreadable, facts)
         if role == "train":
             self.height, self.width = pixels.shape[1:]
             self.mean, self.std = 0.0, 1.0
@@ -50,7 +51,10 @@ class MnistMlp(LabelTask, PredictingTask):
         labels = torch.tensor(rows["labels"][:])
         if unreadable:
             labels = labels[[row for row in range(len(rows)) if row not in unreadable]]
-        return PixelSamples(pixels, labels, mean=self.mean, std=self.std)
+        return PixelSamples(pixels, labels, mean=self.mean, std=self.std, facts=facts)
+
+    def describe_inputs(self, facts: Facts, summary: dict[str, Any]) -> None:
+        summary["notes"].extend(exif_notes(facts))
 
     def build_model(self, data: TaskData) -> BuiltModel:
         model = ScratchNetwork(
@@ -103,11 +107,12 @@ class MnistMlp(LabelTask, PredictingTask):
             rows, "image", title, feature="pixel_values", decode=self._pixels, keep=keep
         )
 
-    def _pixels(self, source: str | bytes, name: str) -> Tensor:
-        image = decode_image(source, "L", name)
+    def _pixels(self, source: str | bytes, name: str, facts: Facts) -> dict[str, Tensor]:
+        image = decode_image(source, "L", name, facts)
         if image.size != (self.width, self.height):
             image = image.resize((self.width, self.height))
-        return normalised(torch.from_numpy(np.array(image)).unsqueeze(0), self.mean, self.std)
+        pixels = torch.from_numpy(np.array(image)).unsqueeze(0)
+        return {"pixel_values": normalised(pixels, self.mean, self.std)}
 
     def answer(self, model: nn.Module, batch: Mapping[str, Tensor], count: int) -> list[Answer]:
         names = dict(enumerate(cast(ScratchNetwork, model).label_names))

@@ -9,7 +9,7 @@ from hfbench.config import RunConfig
 from hfbench.data.bad_rows import BAD_ROWS_FILE, BadRows
 from hfbench.data.carving import Origin
 from hfbench.data.columns import Modality
-from hfbench.data.media import Unreadable, media_path
+from hfbench.data.media import Facts, Unreadable, added, media_path
 from hfbench.data.splits import Splits, complete_summary
 from hfbench.errors import UserError
 from hfbench.record import run_folder
@@ -22,6 +22,11 @@ Read = Callable[[Dataset, str, Unreadable], Samples]
 def bad_rows_of(config: RunConfig) -> BadRows:
     """An empty list with the run's limit, and its file for what goes beyond."""
     return BadRows(limit=config.data.max_bad_rows, file=run_folder(config) / BAD_ROWS_FILE)
+
+
+def facts_of(data: TaskData) -> Facts:
+    """What decoding did with the samples of all splits; empty where nothing is decoded."""
+    return added(getattr(split, "facts", {}) for split in (data.train, data.validation, data.test))
 
 
 def read_splits(splits: Splits, modality: Modality, read: Read, bad: BadRows) -> TaskData:
