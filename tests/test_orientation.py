@@ -96,7 +96,9 @@ def test_what_else_is_damaged_does_not_matter(kind: str, entries: list[Entry]) -
 )
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:PIL")
-def test_without_a_readable_orientation_an_image_is_as_stored(kind: str, description: bytes) -> None:
+def test_without_a_readable_orientation_an_image_is_as_stored(
+    kind: str, description: bytes
+) -> None:
     facts = Facts(float)
     assert decoded(encoded(kind, STORED[6], description), facts) == STORED[6]
     assert facts == {"images with unreadable EXIF": 1}

@@ -195,7 +195,9 @@ def exif_notes(facts: Mapping[str, float]) -> list[str]:
     count = round(facts.get(UNREADABLE_EXIF, 0))
     if not count:
         return []
-    return [f"EXIF of {count:,} images cannot be read: they are used as stored, perhaps not upright"]
+    return [
+        f"EXIF of {count:,} images cannot be read: they are used as stored, perhaps not upright"
+    ]
 
 
 def added(parts: Iterable[Mapping[str, float]]) -> Facts:

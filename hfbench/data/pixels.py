@@ -21,8 +21,8 @@ def load_pixels(
 ) -> Tensor:
     """The column ``image`` as grey levels: (images, height, width), uint8.
 
-    What :func:`decode_image` says of them is added to ``facts``. Images that are missing or broken are left out and go to ``unreadable``; without it they are
-    an error.
+    What :func:`decode_image` says of them is added to ``facts``. Images that are missing or broken
+    are left out and go to ``unreadable``; without it they are an error.
 
     Raises UserError for an image of another size than the first, and where none can be read.
     """
