@@ -242,7 +242,7 @@ def _print_comparison(
 
         names = [slug(Path(name).name) for name in (section[0].checkpoint, section[0].dataset)]
         image = folder / f"{'_on_'.join(names)}.png"
-        plot_quality_against_parameters(section, results, image)
+        plot_quality_against_parameters(section, image)
         print(f"image: {image}")
 
 

@@ -1,4 +1,4 @@
-"""Runs of the same strategy become one group: means and standard deviations over seeds.
+"""Runs that differ in the seed alone become one group: means and standard deviations over seeds.
 
 Standard library only.
 """
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from hfbench.config import NEUTRAL_KEYS, flatten
 from hfbench.results import RunResult, Status
+from hfbench.variants import FOUND_OUT, Variant, made_by, trained_with, variants
 
 SCRATCH = "scratch"
 
@@ -36,18 +36,23 @@ class Failure:
 
 @dataclass(frozen=True)
 class Group:
-    """All runs of one strategy on one task, checkpoint and data set."""
+    """All runs of one strategy on one task, checkpoint and data set that differ in the seed alone.
+
+    ``label`` is the strategy, with the settings in which its groups differ where it has several.
+    """
 
     task: str
     checkpoint: str
     dataset: str
     strategy: str
+    label: str  # lora, or lora [learning_rate=0.0001]
     primary_metric: str
     greater_is_better: bool
     n: int  # succeeded runs
     total_parameters: int | None
     trainable_parameters: int | None
     primary: Spread | None  # on the test split
+    primary_values: tuple[float, ...]  # of the runs in ``primary``, by seed
     f1_macro: Spread | None
     train_seconds: Spread | None  # with what a run spent on its frozen prefix
     saved_seconds: float  # by stored outputs of frozen prefixes, all runs together, estimated
@@ -61,8 +66,10 @@ class Group:
     predicted_step_seconds: Spread | None
     predicted_peak_memory_bytes: Spread | None
     failures: tuple[Failure, ...]
-    differing_config: tuple[str, ...]  # configuration keys in which the runs differ
-    settings: Mapping[str, Any]  # of the first run, without those of the strategy
+    difference: tuple[tuple[str, Any], ...]  # from the strategy's other groups: key and value
+    fingerprint: str | None  # of the data's contents
+    settings: Mapping[str, Any]  # of all runs, without those of the strategy
+    made_by: tuple[Mapping[str, str], ...]  # libraries and machine of each run
 
     @property
     def trainable_percent(self) -> float | None:
@@ -92,23 +99,19 @@ class ScratchComparison:
 
 
 def aggregate(results: Iterable[RunResult]) -> list[Group]:
-    """One group per (task, checkpoint, dataset, strategy).
+    """One group per (task, checkpoint, dataset, strategy) and set of other settings.
 
     Of several results of the same run the one that started last counts. Groups are ordered by
     task, checkpoint and dataset; within these scratch comes first, then the others by trainable
     parameters.
     """
-    ordered = sorted(latest_runs(results), key=_group_key)
-    groups = [_group(list(runs)) for _, runs in groupby(ordered, key=_group_key)]
+    ordered = sorted(results, key=_strategy_key)
+    groups = [
+        _group(variant)
+        for _, runs in groupby(ordered, key=_strategy_key)
+        for variant in variants(runs)
+    ]
     return sorted(groups, key=lambda group: (*_section_key(group), *_strategy_order(group)))
-
-
-def latest_runs(results: Iterable[RunResult]) -> list[RunResult]:
-    """The last started result of each run: of the same settings, data and seed."""
-    latest: dict[tuple[str, ...], RunResult] = {}
-    for result in sorted(results, key=lambda run: run.started_at):
-        latest[(*_group_key(result), result.run_id)] = result
-    return sorted(latest.values(), key=lambda run: (*_group_key(run), run.seed))
 
 
 def sections(groups: Iterable[Group]) -> list[list[Group]]:
@@ -135,33 +138,53 @@ def same_data(groups: Iterable[Group]) -> list[list[Group]]:
 
 
 def differing_settings(groups: Sequence[Group]) -> tuple[str, ...]:
-    """Settings, the strategy's own apart, in which the strategies of one section differ."""
-    first = groups[0].settings
-    keys = {key for group in groups for key in group.settings.keys() | first.keys()}
-    return tuple(
-        sorted(k for k in keys if any(g.settings.get(k) != first.get(k) for g in groups[1:]))
-    )
+    """Settings, the strategy's own apart, in which the strategies of one section differ.
 
-
-def beats_scratch(groups: Sequence[Group]) -> ScratchComparison | None:
-    """Compare the best pretrained strategy of one section with scratch.
-
-    The unit is the pooled sample standard deviation of the two groups. None when there is no
-    scratch group, or fewer than two values in either group. The best strategy is found by its
-    mean on the same test split, so with many strategies the difference is a little flattering.
+    Those that every row of the section names are left out.
     """
-    scratch = next((group for group in groups if group.strategy == SCRATCH), None)
-    others = [group for group in groups if group.strategy != SCRATCH and group.primary]
-    if scratch is None or scratch.primary is None or not others:
+    shown = set.intersection(*({key for key, _ in group.difference} for group in groups))
+    values: dict[str, set[str]] = {}
+    for group in groups:
+        for key, value in group.settings.items():
+            if value is not None or key not in FOUND_OUT:
+                values.setdefault(key, set()).add(repr(value))
+    return tuple(sorted(key for key in values.keys() - shown if len(values[key]) > 1))
+
+
+def beats_scratch(groups: Sequence[Group]) -> list[ScratchComparison]:
+    """Compare the best pretrained strategy of one section with scratch, on the same data.
+
+    The unit is the pooled sample standard deviation of the two groups. Each contents of the data
+    has its own comparison; none where there is no scratch group, or fewer than two values in
+    either group. Of several scratch groups the best counts. The best are found by their means on
+    the same test split, so with many strategies the difference is a little flattering.
+    """
+    contents = dict.fromkeys(group.fingerprint for group in groups)
+    found = (
+        _against_scratch([group for group in groups if group.fingerprint == one])
+        for one in contents
+    )
+    return [verdict for verdict in found if verdict is not None]
+
+
+def _against_scratch(groups: Sequence[Group]) -> ScratchComparison | None:
+    """The best of either kind, whatever their other settings."""
+    sign = 1 if groups[0].greater_is_better else -1
+
+    def best(found: Iterable[Group]) -> Group | None:
+        measured = (group for group in found if group.primary)
+        return max(measured, key=lambda g: sign * g.primary.mean if g.primary else 0, default=None)
+
+    scratch = best(group for group in groups if group.strategy == SCRATCH)
+    other = best(group for group in groups if group.strategy != SCRATCH)
+    if scratch is None or other is None or scratch.primary is None or other.primary is None:
         return None
-    sign = 1 if scratch.greater_is_better else -1
-    best = max(others, key=lambda group: sign * group.primary.mean if group.primary else -math.inf)
-    one, two = best.primary, scratch.primary
-    if one is None or one.std is None or two.std is None:
+    if other.primary.std is None or scratch.primary.std is None:
         return None
-    pooled = pooled_std([one, two])
+    pooled = pooled_std([other.primary, scratch.primary])
     assert pooled is not None
-    return ScratchComparison(best, scratch, sign * (one.mean - two.mean), pooled)
+    difference = sign * (other.primary.mean - scratch.primary.mean)
+    return ScratchComparison(other, scratch, difference, pooled)
 
 
 def pooled_std(spreads: Iterable[Spread]) -> float | None:
@@ -175,7 +198,7 @@ def pooled_std(spreads: Iterable[Spread]) -> float | None:
     return math.sqrt(sum(n * std**2 for n, std in repeated) / freedom) if freedom else None
 
 
-def _group_key(run: RunResult) -> tuple[str, str, str, str]:
+def _strategy_key(run: RunResult) -> tuple[str, str, str, str]:
     return run.task, run.checkpoint, run.dataset, run.strategy
 
 
@@ -184,26 +207,31 @@ def _section_key(group: Group) -> tuple[str, str, str]:
 
 
 def _strategy_order(group: Group) -> tuple[bool, float, str]:
+    """Groups of one strategy keep the order of their variants."""
     trainable = group.trainable_parameters
     return group.strategy != SCRATCH, math.inf if trainable is None else trainable, group.strategy
 
 
-def _group(runs: list[RunResult]) -> Group:
+def _group(variant: Variant) -> Group:
+    runs = variant.runs
     succeeded = [run for run in runs if run.status == "succeeded"]
     predicted = [run.predicted for run in succeeded if run.predicted]
     first = runs[0]
+    values = [run.primary_value for run in succeeded]
     parameters = next((run.parameters for run in runs if run.parameters), None)
     return Group(
         task=first.task,
         checkpoint=first.checkpoint,
         dataset=first.dataset,
         strategy=first.strategy,
+        label=first.strategy + variant.suffix,
         primary_metric=first.primary_metric,
         greater_is_better=first.greater_is_better,
         n=len(succeeded),
         total_parameters=parameters.total if parameters else None,
         trainable_parameters=parameters.trainable if parameters else None,
-        primary=spread(run.primary_value for run in succeeded),
+        primary=spread(values),
+        primary_values=tuple(value for value in values if value is not None),
         f1_macro=spread(run.test_metrics.get("f1_macro") for run in succeeded),
         train_seconds=spread(run.learning_seconds for run in succeeded),
         saved_seconds=sum(run.prefix.saved_seconds for run in succeeded if run.prefix),
@@ -221,12 +249,14 @@ def _group(runs: list[RunResult]) -> Group:
             for run in runs
             if run.status != "succeeded"
         ),
-        differing_config=_differing_config(runs),
+        difference=variant.difference,
+        fingerprint=succeeded[0].data.get("fingerprint") if succeeded else None,
         settings={
             key: value
-            for key, value in flatten(first.settings)
-            if not key.startswith("strategy.") and key not in ("seed", *NEUTRAL_KEYS)
+            for key, value in trained_with(first).items()
+            if not key.startswith("strategy.")
         },
+        made_by=tuple(map(made_by, succeeded)),
     )
 
 
@@ -237,12 +267,3 @@ def spread(values: Iterable[float | None]) -> Spread | None:
         return None
     std = statistics.stdev(known) if len(known) > 1 else None
     return Spread(len(known), statistics.fmean(known), std)
-
-
-def _differing_config(runs: Sequence[RunResult]) -> tuple[str, ...]:
-    """Keys of what was trained that are not the same in all runs."""
-    flat = [dict(flatten(run.settings)) for run in runs]
-    keys = {key for values in flat for key in values} - {"seed", *NEUTRAL_KEYS}
-    return tuple(
-        sorted(key for key in keys if any(v.get(key) != flat[0].get(key) for v in flat[1:]))
-    )

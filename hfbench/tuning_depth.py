@@ -11,6 +11,7 @@ from typing import Self
 
 from hfbench.compare import Group, pooled_std
 from hfbench.config import StrategyConfig, parse_strategy
+from hfbench.errors import UserError
 
 HEAD, FULL = StrategyConfig("head"), StrategyConfig("full")
 ROUNDING = 1e-9  # of a share, so that exactly 90 % reaches 90 %
@@ -41,7 +42,16 @@ class TuningDepth:
 
     @classmethod
     def of(cls, groups: Sequence[Group], *, blocks: int) -> Self:
-        """``groups`` are one section's, of :func:`depth_strategies`."""
+        """``groups`` are one section's, of :func:`depth_strategies`.
+
+        Raises UserError where runs of one strategy differ in more than the seed.
+        """
+        split = [group.label for group in groups if group.difference]
+        if split:
+            raise UserError(
+                f"these runs differ in more than their seeds: {', '.join(split)}; run them again "
+                "with the same settings, in another folder"
+            )
         by_n: dict[int, Group] = {}
         for group in groups:
             strategy = parse_strategy(group.strategy)

@@ -58,6 +58,7 @@ LAYERS = {
     "hfbench.error_rates": 1,
     "hfbench.ctc": 1,
     "hfbench.compare": 1,
+    "hfbench.variants": 1,
     "hfbench.network_depth": 1,
     "hfbench.tuning_depth": 1,
     "hfbench.provenance": 1,
@@ -77,6 +78,7 @@ LAYERS = {
 LIGHT_MODULES = (
     "hfbench.results",
     "hfbench.compare",
+    "hfbench.variants",
     "hfbench.report.tables",
     "hfbench.report.comparison",
     "hfbench.report.plots",

@@ -122,11 +122,13 @@ def test_json_keeps_every_block() -> None:
 
 def test_comparison_warns_of_unlike_and_unmeasured_runs() -> None:
     runs = [
-        make_result(seed=0, config={"training": {"epochs": 1}}),
-        make_result(seed=1, config={"training": {"epochs": 2}}, test_metrics={}),
+        make_result("full", 0, config={"training": {"epochs": 1}}, versions={"torch": "2.8.0"}),
+        make_result("head", 0, config={"training": {"epochs": 2}}, num_processes=2),
+        make_result("head", 1, config={"training": {"epochs": 2}}, test_metrics={}),
     ]
     text = " ".join(format_comparison(aggregate(runs)).split())
-    assert "Warning: the runs of head differ in training.epochs." in text
+    assert "Warning: the strategies were not run alike: training.epochs differ." in text
+    assert "Warning: the runs were not all made by the same: processes 1, 2." in text
     assert "Warning: accuracy is known for 1 of the 2 runs of head." in text
 
 
@@ -150,6 +152,20 @@ def test_answers_without_probabilities_have_no_column_for_them() -> None:
     assert json.loads(written("json"))["predictions"][0]["transcript"] == "one two"
 
 
+def test_rows_and_marks_name_the_settings_in_which_runs_of_a_strategy_differ() -> None:
+    from hfbench.report.plots import draw_quality_against_parameters
+
+    groups = aggregate(
+        make_result("full", 0, rate, config={"training": {"learning_rate": rate}})
+        for rate in (0.25, 0.5)
+    )
+    for style in ("table", "markdown"):
+        text = format_comparison(groups, style)  # type: ignore[arg-type]
+        assert text.count("[learning_rate=0.25]") == text.count("[learning_rate=0.5]") == 2
+    labels = [text.get_text() for text in draw_quality_against_parameters(groups).axes[0].texts]
+    assert [label for label in labels if label] == [group.label for group in groups]
+
+
 def test_no_results_say_so() -> None:
     assert format_comparison([]) == "No results.\n"
 
@@ -159,7 +175,7 @@ def test_image_is_a_png_of_the_stated_size(tmp_path: Path) -> None:
 
     results = [run for run in sst2_results() if run.task == "text_classification"]
     path = tmp_path / "images" / "quality.png"
-    plot_quality_against_parameters(aggregate(results), results, path)
+    plot_quality_against_parameters(aggregate(results), path)
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert image.size == (1080, 690)  # 7.2 x 4.6 inches at 150 dots per inch
@@ -175,7 +191,7 @@ def test_labels_of_close_points_do_not_overlap() -> None:
         for name, trainable in (("bitfit", 100_000), ("lora:r=4", 101_000), ("lora", 102_000))
         for seed in range(3)
     ] + [make_result("scratch", 0, 0.9, 101_000)]
-    figure = draw_quality_against_parameters(aggregate(results), results)
+    figure = draw_quality_against_parameters(aggregate(results))
     labels = [
         child
         for child in figure.axes[0].get_children()
@@ -189,8 +205,8 @@ def test_labels_of_close_points_do_not_overlap() -> None:
 def test_image_of_nothing_or_of_unlike_groups_is_refused(tmp_path: Path) -> None:
     failed = [make_result(status="failed", reason="x", test_metrics={})]
     with pytest.raises(UserError, match="no run has"):
-        plot_quality_against_parameters(aggregate(failed), failed, tmp_path / "a.png")
+        plot_quality_against_parameters(aggregate(failed), tmp_path / "a.png")
     mixed = sst2_results()
     with pytest.raises(UserError, match="one section"):
-        plot_quality_against_parameters(aggregate(mixed), mixed, tmp_path / "a.png")
+        plot_quality_against_parameters(aggregate(mixed), tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()

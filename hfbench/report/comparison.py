@@ -24,6 +24,7 @@ from hfbench.report.tables import (
     three_digits,
     wrap_label,
 )
+from hfbench.variants import unlike
 
 
 def format_comparison(groups: Sequence[Group], style: Style = "table") -> str:
@@ -64,9 +65,7 @@ def _comparison_section(groups: Sequence[Group], style: Style) -> str:
         headings, *rows = (row[:f1] + row[f1 + 1 :] for row in (headings, *rows))
     title = heading_line(f"{first.task}: {first.checkpoint} on {first.dataset}", style)
     notes = ["Means over n seeds; ± is the sample standard deviation."]
-    verdict = beats_scratch(groups)
-    if verdict is not None:
-        notes.append(_verdict(verdict))
+    notes.extend(_verdict(verdict) for verdict in beats_scratch(groups))
     saved_seconds = sum(group.saved_seconds for group in groups)
     if saved_seconds:
         notes.append(
@@ -76,20 +75,17 @@ def _comparison_section(groups: Sequence[Group], style: Style) -> str:
         )
     notes.extend(
         f"Warning: {group.primary_metric} is known for {group.primary.n if group.primary else 0} "
-        f"of the {group.n} runs of {group.strategy}."
+        f"of the {group.n} runs of {group.label}."
         for group in groups
         if group.n != (group.primary.n if group.primary else 0)
     )
-    notes.extend(
-        f"Warning: the runs of {group.strategy} differ in {', '.join(group.differing_config)}."
-        for group in groups
-        if group.differing_config
-    )
     if differing := differing_settings(groups):
         notes.append(f"Warning: the strategies were not run alike: {', '.join(differing)} differ.")
+    if made := unlike([made for group in groups for made in group.made_by]):
+        listed = "; ".join(f"{name} {', '.join(values)}" for name, values in made.items())
+        notes.append(f"Warning: the runs were not all made by the same: {listed}.")
     failures = [
-        f"{group.strategy}, seed {failure.seed}, {failure.status}: "
-        + " ".join(failure.reason.split())
+        f"{group.label}, seed {failure.seed}, {failure.status}: " + " ".join(failure.reason.split())
         for group in groups
         for failure in group.failures
     ]
@@ -122,7 +118,7 @@ def _networks_section(groups: Sequence[Group], style: Style) -> str:
     rows = [
         [
             group.checkpoint,
-            group.strategy,
+            group.label,
             "-" if group.trainable_parameters is None else f"{group.trainable_parameters:,}",
             str(group.n),
             _mean_and_std(group.primary).ljust(width if style == "table" else 0),
@@ -164,7 +160,7 @@ def _prediction_cells(group: Group, style: Style) -> list[str]:
         return lambda value: three_digits(value / unit)
 
     return [
-        wrap_label(group.strategy) if style == "table" else group.strategy,
+        wrap_label(group.label) if style == "table" else group.label,
         _mean(group.predicted_step_flops, in_units(1e9)),
         _mean(group.flops_per_second, in_units(1e9)),
         _mean(group.peak_share, lambda share: f"{100 * share:.0f}"),
@@ -178,7 +174,7 @@ def _prediction_cells(group: Group, style: Style) -> list[str]:
 def _comparison_cells(group: Group, style: Style, *, primary_width: int) -> list[str]:
     trainable = group.trainable_parameters
     return [
-        wrap_label(group.strategy) if style == "table" else group.strategy,
+        wrap_label(group.label) if style == "table" else group.label,
         "-" if trainable is None else f"{trainable:,}",
         percent_text(group.trainable_percent),
         str(group.n),
@@ -198,7 +194,7 @@ def _verdict(verdict: ScratchComparison) -> str:
     answer = "beats" if verdict.beats_scratch else "does not beat"
     distance = "" if verdict.stds is None else f" = {verdict.stds:.1f} pooled standard deviations"
     return (
-        f"The best pretrained strategy, {best.strategy}, {answer} scratch by more than two "
+        f"The best pretrained strategy, {best.label}, {answer} {scratch.label} by more than two "
         f"standard deviations: {best.primary_metric} {_mean_and_std(best.primary)} against "
         f"{_mean_and_std(scratch.primary)}, a difference of {verdict.difference:+.4f}{distance} "
         f"(pooled sample standard deviation of the two: {verdict.pooled_std:.4f})."

@@ -6,9 +6,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hfbench.compare import SCRATCH, Group, latest_runs, sections
+from hfbench.compare import SCRATCH, Group, sections
 from hfbench.errors import UserError
-from hfbench.results import RunResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,19 +23,15 @@ DIRECTIONS = ((1, 0), (0, 1), (0, -1), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -
 NEAR = 9  # farther labels get a line to their mark
 
 
-def plot_quality_against_parameters(
-    groups: Sequence[Group], results: Sequence[RunResult], path: str | Path
-) -> None:
+def plot_quality_against_parameters(groups: Sequence[Group], path: str | Path) -> None:
     """Write the image of :func:`draw_quality_against_parameters` to a PNG at ``path``."""
-    figure = draw_quality_against_parameters(groups, results)
+    figure = draw_quality_against_parameters(groups)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png")
 
 
-def draw_quality_against_parameters(
-    groups: Sequence[Group], results: Sequence[RunResult]
-) -> "Figure":
+def draw_quality_against_parameters(groups: Sequence[Group]) -> "Figure":
     """The primary test metric over the number of trainable parameters (log scale).
 
     Per strategy: the mean, an error bar of one sample standard deviation, and each run as a dot.
@@ -54,7 +49,7 @@ def draw_quality_against_parameters(
     figure = Figure(figsize=(WIDTH_INCHES, HEIGHT_INCHES), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    marks = [_draw_group(axes, group, results) for group in drawn]
+    marks = [_draw_group(axes, group) for group in drawn]
     _style(axes, drawn[0])
     _set_limits(axes, marks)
     figure.draw_without_rendering()  # fixes the positions on which labels depend
@@ -65,21 +60,14 @@ def draw_quality_against_parameters(
 Mark = tuple[float, list[float]]  # trainable parameters; mean, ends of the bar, and every run
 
 
-def _draw_group(axes: "Axes", group: Group, results: Sequence[RunResult]) -> Mark:
+def _draw_group(axes: "Axes", group: Group) -> Mark:
     from matplotlib.transforms import offset_copy
 
     assert group.primary is not None
     assert group.trainable_parameters is not None
     x, mean, std = group.trainable_parameters, group.primary.mean, group.primary.std
     colour = SCRATCH_COLOUR if group.strategy == SCRATCH else PRETRAINED_COLOUR
-    runs = [
-        run.primary_value
-        for run in latest_runs(results)
-        if run.status == "succeeded"
-        and run.primary_value is not None
-        and (run.task, run.checkpoint, run.dataset, run.strategy)
-        == (group.task, group.checkpoint, group.dataset, group.strategy)
-    ]
+    runs = list(group.primary_values)
     # The runs stand a little left of their mean, which would hide them.
     figure = axes.get_figure(root=True)
     beside = offset_copy(axes.transData, fig=figure, x=-DOTS_POINTS, units="points")
@@ -144,7 +132,7 @@ def _place_labels(axes: "Axes", groups: Sequence[Group], marks: Sequence[Mark]) 
     for index, (group, (x, ys)) in enumerate(zip(groups, marks, strict=True)):
         others = [*boxes[:index], *boxes[index + 1 :], *labels]
         label = axes.annotate(
-            group.strategy,
+            group.label,
             (x, ys[0]),
             xytext=(0, 0),
             textcoords="offset points",

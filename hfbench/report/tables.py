@@ -137,7 +137,7 @@ def paragraph(text: str, style: Style, *, indent: str = "") -> str:
 
 
 def wrap_label(
-    label: str, *, columns: int = LABEL_COLUMNS, breaks: str = ":,", indent: str = "  "
+    label: str, *, columns: int = LABEL_COLUMNS, breaks: str = ":, ", indent: str = "  "
 ) -> str:
     """Break a strategy name that is wider than ``columns`` after one of ``breaks``."""
     lines = [""]
