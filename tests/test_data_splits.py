@@ -7,7 +7,6 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from hfbench.config import DataConfig, load_config
-from hfbench.data.carving import stratified_split
 from hfbench.data.columns import Columns, Modality, detect_columns
 from hfbench.data.labels import OneLabel, label_names
 from hfbench.data.splits import describe, fingerprint, load_splits
@@ -136,16 +135,6 @@ def test_lists_are_no_single_labels() -> None:
 
 
 # ---- splits
-
-
-def test_a_stratified_split_takes_the_fraction_of_every_label_but_never_all() -> None:
-    labels = [0] * 50 + [1] * 30 + [2]
-    kept, taken = stratified_split(labels, 0.1, seed=0)
-    assert sorted(kept + taken) == list(range(81))
-    assert [sum(labels[i] == label for i in taken) for label in (0, 1, 2)] == [5, 3, 0]
-    assert stratified_split(labels, 0.1, seed=0) == (kept, taken)
-    kept, taken = stratified_split([0, 0, 1], 0.9, seed=0)
-    assert (len(taken), kept[-1]) == (1, 2)
 
 
 def test_missing_splits_are_taken_from_train_the_same_every_time(tmp_path: Path) -> None:

@@ -7,15 +7,16 @@ import numpy as np
 from datasets import Dataset
 
 from hfbench.config import DataConfig
-from hfbench.data.labels import Encoded
+from hfbench.data.stratification import SPLIT_SEED, Rows, divide_by_strata
 from hfbench.errors import UserError
 
-SPLIT_SEED = 0  # not the run's: all seeds of a comparison share their splits
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 TEST_NAMES = ("test",)
 ROW = "row in its split"  # a column that every sample has until the splits are made
-# train, share of it -> positions that stay and positions that are taken
-Take = Callable[[Dataset, float], tuple[Sequence[int], Sequence[int]]]
+# train, share of it for each missing split -> positions that each takes; the rest stays
+Take = Callable[[Dataset, Sequence[float]], Sequence[Rows]]
+# a split, its rows in random order -> the order in which they are kept
+Order = Callable[[Dataset, Rows], Rows]
 
 
 @dataclass(frozen=True)
@@ -85,68 +86,66 @@ def carve(
 
     Raises UserError where a split would be empty, and where nothing would stay.
     """
-    whole = len(splits["train"])
-    for role, fraction in (("test", data.test_fraction), ("validation", data.validation_fraction)):
-        if role in splits:
-            continue
-        train = splits["train"]
-        kept, taken = take(train, fraction * whole / len(train))
-        if not taken or not kept:
+    train = splits["train"]
+    fractions = {"test": data.test_fraction, "validation": data.validation_fraction}
+    missing = [role for role in fractions if role not in splits]
+    taken = take(train, [fractions[role] for role in missing]) if missing else []
+    kept = np.setdiff1d(np.arange(len(train)), np.concatenate([[], *taken]))
+    for role, rows in zip(missing, taken, strict=True):
+        asked = round(fractions[role] * len(train))
+        if not len(rows) or not len(kept):
             raise UserError(
-                f"{data.source!r} has no {role} split and {whole} {unit} are too few to take "
-                f"{fraction:g} of them: raise data.{role}_fraction"
+                f"{data.source!r} has no {role} split and {len(train)} {unit} are too few to take "
+                f"{fractions[role]:g} of them: raise data.{role}_fraction"
             )
-        # Datasets hashes what it selects: an array whole, a list number by number.
-        splits["train"], splits[role] = (train.select(np.asarray(part)) for part in (kept, taken))
-        notes.append(
-            f"no {role} split: {len(taken):,} {unit} were taken from train ({chosen_by}, "
+        splits[role] = train.select(rows)
+        note = (
+            f"no {role} split: {len(rows):,} {unit} were taken from train ({chosen_by}, "
             "the same for every seed)"
         )
+        if len(rows) > asked:
+            note += (
+                f"; data.{role}_fraction={fractions[role]:g} would be {asked:,}, too few to have "
+                "every label in it"
+            )
+        notes.append(note)
+    if missing:  # Datasets hashes what it selects: an array whole, a list number by number.
+        splits["train"] = train.select(kept)
 
 
-def by_strata(strata: Callable[[Dataset], Sequence[int] | Encoded]) -> Take:
-    """By chance, of equal ``strata`` the same share."""
-    return lambda train, fraction: stratified_split(strata(train), fraction, SPLIT_SEED)
-
-
-def by_chance(train: Dataset, fraction: float) -> tuple[list[int], list[int]]:
+def by_chance(train: Dataset, shares: Sequence[float]) -> list[Rows]:
     """A :data:`Take` without strata."""
-    return stratified_split([0] * len(train), fraction, SPLIT_SEED)
+    return divide_by_strata(np.zeros(len(train), dtype=np.int64), shares, cover=False)
 
 
-def from_the_end(train: Dataset, fraction: float) -> tuple[range, range]:
+def from_the_end(train: Dataset, shares: Sequence[float]) -> list[Rows]:
     """A :data:`Take` of the last rows."""
-    border = len(train) - round(fraction * len(train))
-    return range(border), range(border, len(train))
+    taken, end = [], len(train)
+    for share in shares:
+        border = end - round(share * len(train))
+        taken.append(np.arange(max(border, 0), end))
+        end = max(border, 0)
+    return taken
 
 
-def subset(dataset: Dataset, limit: int | None) -> Dataset:
+def as_drawn(dataset: Dataset, order: Rows) -> Rows:
+    """The :data:`Order` of chance alone."""
+    return order
+
+
+def subset(dataset: Dataset, limit: int | None, order_of: Order = as_drawn) -> Dataset:
+    """At most ``limit`` rows, by chance, in their old order."""
     if limit is None or limit >= len(dataset):
         return dataset
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(dataset))
+    order = order_of(dataset, np.random.default_rng(SPLIT_SEED).permutation(len(dataset)))
     return dataset.select(sorted(order[:limit].tolist()))
 
 
-def stratified_split(
-    labels: Sequence[int] | Encoded, fraction: float, seed: int
-) -> tuple[list[int], list[int]]:
-    """Positions that stay and positions that are taken, both in their old order.
-
-    Of every label the nearest whole number to ``fraction`` is taken, but never all of it.
-    """
-    generator = np.random.default_rng(seed)
-    values = np.asarray(labels)
-    taken: list[int] = []
-    for label in np.unique(values):
-        positions = generator.permutation(np.flatnonzero(values == label))
-        count = min(round(len(positions) * fraction), len(positions) - 1)
-        taken.extend(positions[:count].tolist())
-    chosen = set(taken)
-    return [i for i in range(len(values)) if i not in chosen], sorted(taken)
-
-
 def limited(
-    splits: Mapping[str, Dataset], data: DataConfig, chosen: Mapping[str, str]
+    splits: Mapping[str, Dataset],
+    data: DataConfig,
+    chosen: Mapping[str, str],
+    order_of: Order = as_drawn,
 ) -> tuple[dict[str, Dataset], dict[str, Origin]]:
     """As many samples as are wanted of each split, and where they come from.
 
@@ -154,7 +153,8 @@ def limited(
     """
     kept, origins = {}, {}
     for role, split in splits.items():
-        rows = subset(split, data.max_train_samples if role == "train" else data.max_eval_samples)
+        limit = data.max_train_samples if role == "train" else data.max_eval_samples
+        rows = subset(split, limit, order_of)
         origins[role] = Origin(chosen.get(role, chosen["train"]), rows[ROW][:])
         kept[role] = rows.remove_columns(ROW)
     return kept, origins

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from datasets import ClassLabel, Dataset, LargeList, List, Value
 
 from hfbench.config import DataConfig, ProblemType
+from hfbench.data.stratification import Rows, divide_by_labels, divide_by_strata
 from hfbench.errors import UserError
 
 STRATA = 10  # of a number: samples are split by tenths of its distribution,
@@ -27,7 +28,7 @@ class Labels(ABC):
 
     Attributes:
         names: of the model's outputs, in their order.
-        strata: how ``stratify`` puts it, for people.
+        strata: how ``divide`` chooses, for people.
     """
 
     problem_type: ClassVar[ProblemType]
@@ -44,8 +45,12 @@ class Labels(ABC):
         """
 
     @abstractmethod
-    def stratify(self, labels: Encoded) -> Encoded:
-        """(rows,), integers: which samples are alike where a split is taken from train."""
+    def divide(self, labels: Encoded, shares: Sequence[float]) -> list[Rows]:
+        """The rows of train that become each missing split, a share of all; the rest stays."""
+
+    @abstractmethod
+    def held(self, labels: Encoded) -> tuple[Rows, Rows]:
+        """Rows, ascending, and the numbers of the labels that they have; none of a regression."""
 
     def check_train(self, labels: Encoded, source: str) -> None:
         """Raise UserError where all samples of train have the same label."""
@@ -85,8 +90,11 @@ class OneLabel(Labels):
                 labels[row] = numbers[name]
         return labels, problems
 
-    def stratify(self, labels: Encoded) -> Encoded:
-        return labels
+    def divide(self, labels: Encoded, shares: Sequence[float]) -> list[Rows]:
+        return divide_by_strata(labels, shares)
+
+    def held(self, labels: Encoded) -> tuple[Rows, Rows]:
+        return np.arange(len(labels)), labels
 
     def described(self, label: Any) -> str:
         return self.names[int(label)]
@@ -96,7 +104,7 @@ class SeveralLabels(Labels):
     """``labels``: (rows, len(names)), float32, 1 where a label applies."""
 
     problem_type = "multi_label_classification"
-    strata = "stratified by each sample's rarest label"
+    strata = "stratified by labels, the rarest first"
 
     def encode(self, dataset: Dataset, column: str) -> tuple[Encoded, Problems]:
         feature = _item_feature(dataset, column)
@@ -115,11 +123,12 @@ class SeveralLabels(Labels):
                     labels[row, numbers[name]] = 1
         return labels, problems
 
-    def stratify(self, labels: Encoded) -> Encoded:
-        """By the rarest label, so that this one is in every split where it can be."""
-        counts = labels.sum(axis=0)
-        rarest = np.where(labels > 0, counts, np.inf).argmin(axis=1)
-        return np.where(labels.any(axis=1), rarest, len(self.names))
+    def divide(self, labels: Encoded, shares: Sequence[float]) -> list[Rows]:
+        return divide_by_labels(labels, shares)
+
+    def held(self, labels: Encoded) -> tuple[Rows, Rows]:
+        rows, numbers = np.nonzero(labels)
+        return rows, numbers
 
     def described(self, label: Any) -> str:
         held = [name for name, applies in zip(self.names, label, strict=True) if applies]
@@ -172,13 +181,21 @@ class Number(Labels):
                 labels[row] = number
         return labels, problems
 
-    def stratify(self, labels: Encoded) -> Encoded:
-        strata = min(STRATA, max(1, len(labels) // STRATUM_SAMPLES))
-        borders = np.quantile(labels, np.arange(1, strata) / strata)
-        return np.searchsorted(borders, labels)
+    def divide(self, labels: Encoded, shares: Sequence[float]) -> list[Rows]:
+        return divide_by_strata(labels, shares, strata=_quantiles, cover=False)
+
+    def held(self, labels: Encoded) -> tuple[Rows, Rows]:
+        return np.arange(0), np.arange(0)
 
     def described(self, label: Any) -> str:
         return f"{label:g}"
+
+
+def _quantiles(numbers: Encoded) -> Encoded:
+    """(rows,), integers: which part of the distribution a number is in."""
+    strata = min(STRATA, max(1, len(numbers) // STRATUM_SAMPLES))
+    borders = np.quantile(numbers, np.arange(1, strata) / strata)
+    return np.searchsorted(borders, numbers)
 
 
 def find_labels(train: Dataset, column: str, data: DataConfig) -> Labels:

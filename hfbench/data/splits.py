@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,9 @@ from datasets import Audio, Dataset, Features, Image, List, Value
 
 from hfbench.config import DataConfig, ProblemType
 from hfbench.data.bad_rows import BAD_ROWS_FILE, BadRows
-from hfbench.data.carving import (
-    ROW,
-    Origin,
-    by_strata,
-    carve,
-    choose_splits,
-    limited,
-    unused_splits,
-)
+from hfbench.data.carving import ROW, Origin, carve, choose_splits, limited, unused_splits
 from hfbench.data.columns import Columns, Modality, detect_columns, is_string
+from hfbench.data.coverage import describe_missing, rows_of_labels, with_every_label_first
 from hfbench.data.duplicates import describe_duplicates, find_duplicates
 from hfbench.data.labels import Encoded, Labels, Problems, find_labels
 from hfbench.data.media import media_content, media_path
@@ -59,7 +53,8 @@ def load_splits(data: DataConfig, modality: Modality, bad_rows: BadRows | None =
     """Load, label and split ``data.source``.
 
     A missing validation or test split is taken from train, stratified, the same for all runs.
-    ``max_train_samples`` and ``max_eval_samples`` then keep a random subset, also the same.
+    ``max_train_samples`` and ``max_eval_samples`` then keep a random subset, also the same. No
+    label goes where it can stay; the notes name those that a split lacks.
 
     Rows without an input or with a wrong label are left out. They go to ``bad_rows``, which the
     caller checks after adding what cannot be decoded, and then completes the summary; without it
@@ -85,14 +80,16 @@ def load_splits(data: DataConfig, modality: Modality, bad_rows: BadRows | None =
         _check_known(splits, labels, chosen, bad)
     if bad_rows is None:
         bad.check()
+    whole = rows_of_labels(labels, splits["train"])
     carve(
         splits,
         data,
         notes,
-        take=by_strata(lambda train: labels.stratify(_labels(train))),
+        take=lambda train, shares: labels.divide(_labels(train), shares),
         chosen_by=labels.strata,
     )
-    splits, origins = limited(splits, data, chosen)
+    splits, origins = limited(splits, data, chosen, partial(with_every_label_first, labels))
+    notes += describe_missing(labels, whole, splits)
     summary = {
         "source": data.source if data.name is None else f"{data.source} ({data.name})",
         "columns": {
