@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -50,7 +51,12 @@ class TokenSamples:
 
     Where the tokens lie in one piece in a data set's memory map they stay there. ``labels`` are of
     whole texts, or a feature with one for each token where ``padding`` has a value for them.
+
+    Attributes:
+        facts: what is to be said of all texts together.
     """
+
+    facts: Mapping[str, float] = MappingProxyType({})
 
     def __init__(
         self,

@@ -8,13 +8,15 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
-from hfbench.data.media import Unreadable
+from hfbench.data.cropping import describe_texts, text_facts, whole_lengths
+from hfbench.data.media import Facts, Unreadable
 from hfbench.data.tokens import Padding, TokenSamples
 from hfbench.errors import UserError
 from hfbench.models import loading
 from hfbench.tasks.base import BuiltModel, Samples, TaskData
 from hfbench.tasks.classification import ClassificationTask
 
+WHOLE_LENGTH = "tokens before it was cut"  # a column of tokenised texts
 QUIET_BELOW_SAMPLES = 20_000  # tokenised within seconds: no progress bar
 
 
@@ -39,11 +41,12 @@ class TextClassification(ClassificationTask):
             tokenizer.pad_token = tokenizer.eos_token
         # The advice to pad while tokenising would store the padding.
         tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
-        self.max_length = min(self.config.data.max_length, tokenizer.model_max_length)
         settings.pad_token_id = tokenizer.pad_token_id
-        positions = self._positions(settings)
-        if positions is not None:
-            self.max_length = min(self.max_length, positions)
+        limits = [tokenizer.model_max_length, self._positions(settings)]
+        # A tokenizer that knows no limit has a number of 31 digits there.
+        self.limit = min((n for n in limits if n is not None and n < 10**9), default=None)
+        wanted = self.config.data.max_length
+        self.max_length = wanted if self.limit is None else min(wanted, self.limit)
         return tokenizer
 
     def _positions(self, settings: Any) -> int | None:
@@ -75,8 +78,9 @@ class TextClassification(ClassificationTask):
 
         # datasets hashes what this function refers to; a whole config would defeat its cache.
         def tokenize(batch: dict[str, list[str]]) -> dict[str, Any]:
-            columns = (batch[name] for name in texts)
-            return dict(tokenizer(*columns, truncation=True, max_length=max_length))
+            columns = [batch[name] for name in texts]
+            tokenized = tokenizer(*columns, truncation=True, max_length=max_length)
+            return {**tokenized, WHOLE_LENGTH: whole_lengths(tokenizer, columns, tokenized)}
 
         bars = datasets.is_progress_bar_enabled()
         if len(rows) < QUIET_BELOW_SAMPLES:
@@ -88,7 +92,13 @@ class TextClassification(ClassificationTask):
         finally:
             if bars:
                 datasets.enable_progress_bars()
-        return TokenSamples.of_dataset(tokenized, self.padding)
+        whole = tokenized[WHOLE_LENGTH][:]
+        samples = TokenSamples.of_dataset(tokenized.remove_columns(WHOLE_LENGTH), self.padding)
+        samples.facts = text_facts(whole, samples.lengths())
+        return samples
+
+    def describe_inputs(self, facts: Facts, summary: dict[str, Any]) -> None:
+        describe_texts(facts, summary, max_length=self.max_length, limit=self.limit)
 
     @property
     def padding(self) -> Padding:
