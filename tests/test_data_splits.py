@@ -8,13 +8,17 @@ from datasets import ClassLabel, Dataset, Features, Value
 
 from hfbench.config import DataConfig, load_config
 from hfbench.data.columns import Columns, Modality, detect_columns
-from hfbench.data.labels import OneLabel, label_names
+from hfbench.data.labels import OneLabel, find_labels
 from hfbench.data.splits import describe, fingerprint, load_splits
 from hfbench.errors import UserError
 
 
 def columns_of(columns: dict[str, list], modality: Modality = "text", **data: str) -> Columns:
     return detect_columns(Dataset.from_dict(columns), DataConfig(**data), modality)
+
+
+def label_names(train: Dataset, column: str) -> tuple[str, ...]:
+    return find_labels(train, column, DataConfig()).names
 
 
 def write_csv(path: Path, rows: int = 20, labels: str = "ab", header: str = "text,label") -> Path:

@@ -6,6 +6,7 @@ import numpy as np
 from datasets import Dataset
 
 from hfbench.data.labels import Labels
+from hfbench.data.spellings import counted_rows
 from hfbench.data.stratification import Counts, Rows
 
 SHOWN = 10  # labels that a note names
@@ -50,5 +51,4 @@ def describe_missing(labels: Labels, whole: Counts, splits: Mapping[str, Dataset
 
 
 def _described(labels: Labels, whole: Counts, number: int) -> str:
-    rows = int(whole[number])
-    return f"{labels.names[number]} ({rows:,} {'row' if rows == 1 else 'rows'} in all)"
+    return f"{labels.names[number]} ({counted_rows(int(whole[number]))} in all)"

@@ -2,7 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,15 +11,21 @@ import numpy.typing as npt
 from datasets import ClassLabel, Dataset, LargeList, List, Value
 
 from hfbench.config import DataConfig, ProblemType
+from hfbench.data.label_kinds import Place, kind_of
+from hfbench.data.label_values import as_number, is_missing, name_of, written_list
+from hfbench.data.spellings import (
+    alike,
+    count_spellings,
+    has_fraction,
+    reading_notes,
+    settle,
+    whole,
+)
 from hfbench.data.stratification import Rows, divide_by_labels, divide_by_strata
 from hfbench.errors import UserError
 
 STRATA = 10  # of a number: samples are split by tenths of its distribution,
 STRATUM_SAMPLES = 10  # or by fewer, of at least so many samples
-# What stands in a csv for a missing value, as pandas writes or names it. "NA", "None" and "null"
-# are not among them: they may be labels (a country, a class of nothing).
-_NO_LABEL = ("", "nan", "NaN", "N/A")
-
 Encoded = npt.NDArray[Any]
 Problems = dict[int, str]  # row -> what is wrong with its label
 
@@ -29,13 +36,38 @@ class Labels(ABC):
     Attributes:
         names: of the model's outputs, in their order.
         strata: how ``divide`` chooses, for people.
+        reason: what the column was taken for and why, for people.
+        notes: what was decided on the way of writing labels, for people.
     """
 
     problem_type: ClassVar[ProblemType]
     strata: ClassVar[str]
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], merged: Mapping[str, str] | None = None) -> None:
+        """``merged``: what train writes too -> the name that it stands for."""
         self.names = tuple(names)
+        self.reason = ""
+        self.notes: tuple[str, ...] = ()
+        known = {name: position for position, name in enumerate(self.names)}
+        # Another split may write 1.0 for 1, but beside 1.5 both may be versions.
+        self.whole = not any(map(has_fraction, known))
+        written = {whole(name): label for name, label in known.items()} if self.whole else {}
+        written |= {other: known[name] for other, name in (merged or {}).items()}
+        self.written = written | known
+
+    def number_of(self, name: str) -> int | None:
+        """The label's position in ``names``; None where train lacks it."""
+        return self.written.get(name, self.written.get(whole(name)) if self.whole else None)
+
+    def unknown(self, name: str) -> str:
+        """What is wrong with a row of a label that train lacks."""
+        same = self._alike.get(alike(name))
+        hint = "" if same is None else f" (it has {same!r})"
+        return f"the label {name!r}, which train lacks{hint}"
+
+    @cached_property
+    def _alike(self) -> dict[str, str]:
+        return {alike(name): name for name in self.names}
 
     @abstractmethod
     def encode(self, dataset: Dataset, column: str) -> tuple[Encoded, Problems]:
@@ -78,16 +110,15 @@ class OneLabel(Labels):
                 f"column {column!r} must hold one label a row; it holds {feature}. Several labels "
                 "a row are data.problem_type=multi_label_classification"
             )
-        numbers = {name: number for number, name in enumerate(self.names)}
         labels = np.zeros(len(dataset), dtype=np.int64)
         problems: Problems = {}
         for row, (value, name) in enumerate(_named(dataset, column)):
             if name is None:
                 problems[row] = f"no label ({column}={value!r})"
-            elif name not in numbers:
-                problems[row] = f"the label {name!r}, which train lacks"
+            elif (label := self.number_of(name)) is None:
+                problems[row] = self.unknown(name)
             else:
-                labels[row] = numbers[name]
+                labels[row] = label
         return labels, problems
 
     def divide(self, labels: Encoded, shares: Sequence[float]) -> list[Rows]:
@@ -108,19 +139,19 @@ class SeveralLabels(Labels):
 
     def encode(self, dataset: Dataset, column: str) -> tuple[Encoded, Problems]:
         feature = _item_feature(dataset, column)
-        numbers = {name: number for number, name in enumerate(self.names)}
         labels = np.zeros((len(dataset), len(self.names)), dtype=np.float32)
         problems: Problems = {}
-        for row, items in enumerate(dataset[column][:]):
+        for row, (value, items) in enumerate(_lists(dataset, column)):
             if items is None:
-                problems[row] = f"no list of labels ({column}=None)"
+                problems[row] = f"no list of labels ({column}={value!r})"
                 continue
             for item in items:
-                name = None if _is_missing(item) else _name(item, feature)
-                if name not in numbers:
-                    problems[row] = f"the label {name!r}, which train lacks"
+                if is_missing(item):
+                    problems[row] = f"no label in the list ({column}={value!r})"
+                elif (label := self.number_of(name_of(item, feature))) is None:
+                    problems[row] = self.unknown(name_of(item, feature))
                 else:
-                    labels[row, numbers[name]] = 1
+                    labels[row, label] = 1
         return labels, problems
 
     def divide(self, labels: Encoded, shares: Sequence[float]) -> list[Rows]:
@@ -171,7 +202,7 @@ class Number(Labels):
         labels = np.zeros(len(dataset), dtype=np.float32)
         problems: Problems = {}
         values = dataset[column][:]
-        numbers = [_number(value) for value in values]
+        numbers = [as_number(value) for value in values]
         given = {number for number in numbers if number is not None and math.isfinite(number)}
         withheld = given == {-1}
         for row, (value, number) in enumerate(zip(values, numbers, strict=True)):
@@ -198,73 +229,72 @@ def _quantiles(numbers: Encoded) -> Encoded:
     return np.searchsorted(borders, numbers)
 
 
-def find_labels(train: Dataset, column: str, data: DataConfig) -> Labels:
+def find_labels(
+    train: Dataset, column: str, data: DataConfig, place: Place = lambda row: f"row {row}"
+) -> Labels:
     """What ``data.problem_type`` says, or else what the column is beyond doubt.
 
-    Lists are several labels, numbers with fractions are a regression, all else is one label.
+    Lists, also as texts, are several labels, numbers with fractions are a regression, all else is
+    one label. ``place`` names rows of train.
 
-    Raises UserError for a type that the column does not fit and for floats without a fraction.
+    Raises UserError for a type that the column does not fit, for a column that may be one thing or
+    another, and for one label in several spellings.
     """
-    problem = data.problem_type or _detect(train, column, data)
+    kind = kind_of(train, column, data, place)
+    labels = _labels_of(train, column, data, kind.problem_type, place)
+    labels.reason = kind.reason
+    return labels
+
+
+def _labels_of(
+    train: Dataset, column: str, data: DataConfig, problem: ProblemType, place: Place
+) -> Labels:
     if data.label_columns:
         return LabelColumns(data.label_columns)
-    if problem == "multi_label_classification":
-        return SeveralLabels(_list_names(train, column))
     if problem == "regression":
         return Number((column,))
-    return OneLabel(label_names(train, column))
+    if problem == "single_label_classification":
+        return _one_label(train, column, place)
+    return _several_labels(train, column, place)
 
 
-def _detect(train: Dataset, column: str, data: DataConfig) -> ProblemType:
-    feature = train.features[column]
-    if data.label_columns or isinstance(feature, (List, LargeList)):
-        return "multi_label_classification"
-    if not isinstance(feature, Value):
-        return "single_label_classification"
-    written = feature.dtype in ("string", "large_string")
-    if not written and not feature.dtype.startswith("float"):
-        return "single_label_classification"
-    given = [value for value in train[column][:] if not _is_missing(value)]
-    numbers = [_number(value) for value in given]
-    if all(number is not None for number in numbers) and any(
-        number is not None and math.isfinite(number) and not number.is_integer()
-        for number in numbers
-    ):
-        return "regression"
-    if written:
-        return "single_label_classification"
-    raise UserError(
-        f"column {column!r} holds whole numbers as {feature.dtype}: are they labels or amounts? "
-        "Set data.problem_type to single_label_classification or regression"
-    )
-
-
-def label_names(train: Dataset, column: str) -> tuple[str, ...]:
-    """Names of the labels; their position is the label's number.
-
-    The order of a ``ClassLabel`` is kept. Other labels are sorted, as numbers if all are integers.
-    """
+def _one_label(train: Dataset, column: str, place: Place) -> OneLabel:
+    """Names are in the order of a ``ClassLabel``, or sorted, as numbers if all are integers."""
     feature = train.features[column]
     if isinstance(feature, ClassLabel):
-        return tuple(feature.names)
-    return _sorted({name for _, name in _named(train, column) if name is not None})
+        return OneLabel(feature.names)
+    named = ((row, name) for row, (_, name) in enumerate(_named(train, column)) if name is not None)
+    settled = settle(count_spellings(named), column, place)
+    labels = OneLabel(_sorted(settled.names), settled.merged)
+    labels.notes = (*reading_notes(train[column][:], place), *settled.notes)
+    return labels
 
 
-def _list_names(train: Dataset, column: str) -> tuple[str, ...]:
+def _several_labels(train: Dataset, column: str, place: Place) -> SeveralLabels:
     feature = _item_feature(train, column)
     if isinstance(feature, ClassLabel):
-        return tuple(feature.names)
-    rows = [row for row in train[column][:] if row is not None]
-    if _are_indicators(rows):
+        return SeveralLabels(feature.names)
+    rows = [
+        (row, items) for row, (_, items) in enumerate(_lists(train, column)) if items is not None
+    ]
+    if _are_indicators([items for _, items in rows]):
         raise UserError(
-            f"column {column!r} holds lists of {len(rows[0])} values that are 0 or 1, one a label: "
-            'a list must hold the names of the labels that apply (["red", "round"]); write these, '
-            "or a column of 0 and 1 for each label, named by data.label_columns=[...]"
+            f"column {column!r} holds lists of {len(rows[0][1])} values that are 0 or 1, one a "
+            'label: a list must hold the names of the labels that apply (["red", "round"]); write '
+            "these, or a column of 0 and 1 for each label, named by data.label_columns=[...]"
         )
-    names = _sorted({_name(item, feature) for row in rows for item in row if not _is_missing(item)})
-    if not names:
+    named = [
+        (row, name_of(item, feature))
+        for row, items in rows
+        for item in items
+        if not is_missing(item)
+    ]
+    if not named:
         raise UserError(f"no row of train has a label in column {column!r}")
-    return names
+    settled = settle(count_spellings(named), column, place)
+    labels = SeveralLabels(_sorted(settled.names), settled.merged)
+    labels.notes = settled.notes
+    return labels
 
 
 def _are_indicators(rows: Sequence[Sequence[Any]]) -> bool:
@@ -279,14 +309,23 @@ def _are_indicators(rows: Sequence[Sequence[Any]]) -> bool:
 
 
 def _item_feature(dataset: Dataset, column: str) -> Any:
+    """The type of a list's items; of lists that are written as texts None."""
     feature = dataset.features[column]
-    if not isinstance(feature, (List, LargeList)):
-        raise UserError(
-            f"column {column!r} must hold a list of labels a row for data.problem_type="
-            f"multi_label_classification; it holds {feature}. Labels in columns of 0 and 1 are "
-            "named by data.label_columns=[...]"
-        )
-    return feature.feature
+    if isinstance(feature, (List, LargeList)):
+        return feature.feature
+    if isinstance(feature, Value) and feature.dtype in ("string", "large_string"):
+        return None
+    raise UserError(
+        f"column {column!r} must hold a list of labels a row for data.problem_type="
+        f"multi_label_classification; it holds {feature}. Labels in columns of 0 and 1 are "
+        "named by data.label_columns=[...]"
+    )
+
+
+def _lists(dataset: Dataset, column: str) -> Iterator[tuple[Any, list[Any] | None]]:
+    """Each value of a column of lists, and the list; None where a text is none."""
+    for value in dataset[column][:]:
+        yield value, written_list(value) if isinstance(value, str) else value
 
 
 def _named(dataset: Dataset, column: str) -> Iterator[tuple[Any, str | None]]:
@@ -298,33 +337,10 @@ def _named(dataset: Dataset, column: str) -> Iterator[tuple[Any, str | None]]:
     feature, values = dataset.features[column], dataset[column][:]
     withheld = isinstance(feature, ClassLabel) or all(value in (None, -1) for value in values)
     for value in values:
-        absent = _is_missing(value) or (withheld and value == -1)
-        yield value, None if absent else _name(value, feature)
+        absent = is_missing(value) or (withheld and value == -1)
+        yield value, None if absent else name_of(value, feature)
 
 
-def _is_missing(value: Any) -> bool:
-    """Whether a value stands for no label."""
-    if isinstance(value, str):
-        return value.strip() in _NO_LABEL
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _name(value: Any, feature: Any) -> str:
-    if isinstance(feature, ClassLabel):
-        # A number beyond the names is a label that train lacks, under the number itself.
-        return str(feature.names[value] if 0 <= value < len(feature.names) else value)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return value.strip() if isinstance(value, str) else str(value)
-
-
-def _sorted(names: set[str]) -> tuple[str, ...]:
+def _sorted(names: frozenset[str]) -> tuple[str, ...]:
     integers = all(name.removeprefix("-").isdecimal() for name in names)
     return tuple(sorted(names, key=int) if integers else sorted(names))
-
-
-def _number(value: Any) -> float | None:
-    try:
-        return None if value is None else float(value)
-    except ValueError:
-        return None

@@ -89,6 +89,7 @@ def load_splits(data: DataConfig, modality: Modality, bad_rows: BadRows | None =
         chosen_by=labels.strata,
     )
     splits, origins = limited(splits, data, chosen, partial(with_every_label_first, labels))
+    notes += labels.notes
     notes += describe_missing(labels, whole, splits)
     summary = {
         "source": data.source if data.name is None else f"{data.source} ({data.name})",
@@ -98,6 +99,7 @@ def load_splits(data: DataConfig, modality: Modality, bad_rows: BadRows | None =
         }
         | ({} if columns.text_pair is None else {"text_pair": columns.text_pair}),
         "problem_type": labels.problem_type,
+        "label_kind": labels.reason,
         "labels": list(labels.names),
         "notes": notes,
         "bad_rows": bad.counts(),
@@ -137,6 +139,8 @@ def describe(summary: Mapping[str, Any]) -> str:
         f"validation, {summary['test']:,} test",
         f"columns: {columns}",
     ]
+    if summary.get("label_kind"):
+        lines.append(f"labels: {summary['label_kind']}")
     skipped = sum(summary["bad_rows"].values())
     if skipped:
         lines.append(f"skipped: {skipped:,} rows that cannot be used, listed in {BAD_ROWS_FILE}")
