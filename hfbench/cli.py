@@ -20,12 +20,13 @@ from hfbench.push_command import (
     push_after_training,
 )
 from hfbench.recommend_command import add_recommend_parser
-from hfbench.status import is_main_process, remark
+from hfbench.status import is_main_process, remark, working
 
 if TYPE_CHECKING:
     from hfbench.config import RunConfig, StrategyConfig
     from hfbench.results import RunResult
 
+LOADING = "loading the libraries"
 DEFAULT_STRATEGIES = "scratch,head,last_2,lora,full"
 LANGUAGE_STRATEGIES = "scratch,last_2,lora,full"  # a tied output layer is no head to train alone
 
@@ -55,14 +56,16 @@ def recipe_main(task: str, description: str | None, arguments: Sequence[str] | N
 
         config = load_config(options.config, options.overrides, task=task, say=remark)
         if options.dry_run:
-            from hfbench.dry_run import dry_run
+            with working(LOADING):
+                from hfbench.dry_run import dry_run
 
             dry_run(config)
             return 0
         pushes = config.hub.push and is_main_process()
         if pushes:
             check_before_training(config)
-        from hfbench.run import run
+        with working(LOADING):
+            from hfbench.run import run
 
         run(config)
         if pushes:
@@ -92,7 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--seeds", help="separated by commas (default 0)")
     compare.add_argument(
-        "--output", metavar="FOLDER", help="with --config: where runs go (default runs/<config>)"
+        "--output",
+        metavar="FOLDER",
+        help="with --config: where runs go (default runs/<config>); without: where images go "
+        "(default FOLDER, of several the current one)",
     )
     compare.add_argument("--format", choices=("table", "markdown"), default="table")
     compare.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
@@ -141,31 +147,41 @@ def _add_params(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _push(options: argparse.Namespace) -> int:
-    print(push(options.run_folder, options.overrides))
+    with working("reading the run and asking the hub"):
+        done = push(options.run_folder, options.overrides)
+    print(done)
     return 0
 
 
 def _plan(options: argparse.Namespace) -> int:
     from hfbench.plan_command import plan
 
-    print(plan(options, _strategies(options.strategies)), end="")
+    with working("building the network on paper and tracing a step of each strategy"):
+        text = plan(options, _strategies(options.strategies))
+    print(text, end="")
     return 0
 
 
 def _recommend(options: argparse.Namespace) -> int:
     from hfbench.recommend_command import recommend_text
 
-    print(recommend_text(options), end="")
+    with working("counting every checkpoint that matches"):
+        text = recommend_text(options)
+    print(text, end="")
     return 0
 
 
 def _layers(options: argparse.Namespace) -> int:
-    print(layers(options), end="")
+    with working("building and measuring the layers"):
+        text = layers(options)
+    print(text, end="")
     return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    print(doctor(options), end="")
+    with working("measuring this machine"):
+        text = doctor(options)
+    print(text, end="")
     return 0
 
 
@@ -185,12 +201,14 @@ def _compare(options: argparse.Namespace) -> int:
         return _run_and_compare(options, overrides)
     if not folders or overrides:
         raise UserError("hfbench compare needs --config FILE, or folders that hold results")
-    if options.output or options.strategies or options.seeds:
-        raise UserError("--output, --strategies and --seeds belong to --config FILE")
+    if options.strategies or options.seeds:
+        raise UserError("--strategies and --seeds belong to --config FILE")
     results = [result for folder in folders for result in load_all(folder)]
     if not results:
         raise UserError(f"there is no result.json below {', '.join(map(str, folders))}")
-    _print_comparison(results, folders[0], options.format)
+    # Of several folders none is the one that an image of all belongs to.
+    images = Path(options.output or (folders[0] if len(folders) == 1 else "."))
+    _print_comparison(results, images, options.format)
     return 0
 
 
@@ -206,6 +224,7 @@ def _run_and_compare(options: argparse.Namespace, overrides: list[str]) -> int:
             raise UserError(f"hfbench compare sets {key} itself: use --{flag}")
     seeds = parse_seeds(options.seeds or "0", "--seeds")
     config = load_config(options.config, overrides, say=remark)
+    _say_unused(config)
     if config.hub.push:
         raise UserError("hub.push belongs to one run: compare, then hfbench push the best folder")
     names = split_strategies(options.strategies or default_strategies(config))
@@ -216,6 +235,17 @@ def _run_and_compare(options: argparse.Namespace, overrides: list[str]) -> int:
     results = [result for result in load_all(folder) if result.run_id in wanted]
     _print_comparison(results, folder, options.format)
     return 1 if failed else 0
+
+
+def _say_unused(config: "RunConfig") -> None:
+    """What a file says of the run's strategy and seed is not what a comparison runs."""
+    from hfbench.config import RunConfig
+
+    usual = RunConfig().strategy.label if config.network is None else "scratch"
+    if config.strategy.label != usual:
+        remark(f"note: --strategies decide, not the file's strategy {config.strategy.label}")
+    if config.seed:
+        remark(f"note: --seeds decide, not the file's seed {config.seed}")
 
 
 def default_strategies(config: "RunConfig") -> str:
@@ -242,7 +272,8 @@ def _print_comparison(
 
         names = [slug(Path(name).name) for name in (section[0].checkpoint, section[0].dataset)]
         image = folder / f"{'_on_'.join(names)}.png"
-        plot_quality_against_parameters(section, image)
+        with working("drawing the image"):
+            plot_quality_against_parameters(section, image)
         print(f"image: {image}")
 
 
@@ -254,14 +285,16 @@ def _params(options: argparse.Namespace) -> int:
     image = None if options.plot is None else Path(options.plot)
     if image is not None:
         check_image_path(image)
-    counts = count_strategies(
-        options.checkpoint,
-        task=options.task,
-        num_labels=options.num_labels,
-        strategies=_strategies(options.strategies),
-    )
+    with working("building the network on paper and counting what each strategy trains"):
+        counts = count_strategies(
+            options.checkpoint,
+            task=options.task,
+            num_labels=options.num_labels,
+            strategies=_strategies(options.strategies),
+        )
     if image is not None:
-        plot_over_depth(counts, image)
+        with working("drawing the image"):
+            plot_over_depth(counts, image)
     for_programs = options.format in ("csv", "json")
     for note in counts.notes if for_programs else ():
         print(note, file=sys.stderr)

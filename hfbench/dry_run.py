@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hfbench.config import HubConfig, RunConfig
 from hfbench.plan import ASSUMED_WATTS, StrategyPlan
-from hfbench.prediction import RunPlan, plan_run
+from hfbench.prediction import RunPlan, plan_run, training_steps
 from hfbench.preparation import describe, make_accelerator, prepare, settle_threads
 from hfbench.record import finished_result, run_folder
 from hfbench.report.plans import format_entries, mib
@@ -35,9 +35,7 @@ def _cost(config: RunConfig, plan: RunPlan) -> list[tuple[str, str]]:
     typical, memory = plan.typical, plan.widest.memory
     workload, cost = typical.workload, typical.cost
     assert typical.step_seconds is not None  # there is a calibration
-    steps = workload.epochs * workload.steps_per_epoch
-    if config.training.max_steps is not None:
-        steps = min(steps, config.training.max_steps)
+    steps = training_steps(config, workload)
     seconds = steps * typical.step_seconds
     watt_hours = seconds * ASSUMED_WATTS * workload.processes / 3600
     rows = [

@@ -10,13 +10,16 @@ import dataclasses
 import math
 import multiprocessing
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from hfbench.config import RunConfig, StrategyConfig
 from hfbench.exits import guarded
+from hfbench.expectation import Durations
 from hfbench.record import finished_result, run_name
+from hfbench.status import working
 
 
 def plan_matrix(
@@ -48,7 +51,8 @@ def run_matrix(runs: Sequence[RunConfig], *, debug: bool = False, log: Path | No
 
     Before the first of them every strategy is tried on the network's shapes: a mistake in one is
     to be known before hours are spent on the others. A run that fails leaves its result and the
-    others go on; a mistake of the user ends all with its exit code. ``debug`` shows the traceback
+    others go on; a mistake of the user ends all with its exit code. The parameters are listed once
+    a strategy. ``debug`` shows the traceback
     of a mistake. ``log`` takes the reports of the runs; progress and errors then go to standard
     error, and nothing to standard output.
     """
@@ -56,19 +60,59 @@ def run_matrix(runs: Sequence[RunConfig], *, debug: bool = False, log: Path | No
     context = multiprocessing.get_context("forkserver")
     if runs:
         context.set_forkserver_preload(_libraries(runs[0]))
-    waiting = [run for run in runs if finished_result(Path(str(run.output_dir)), run) is None]
+    known = {run: finished_result(Path(str(run.output_dir)), run) for run in runs}
+    waiting = [run for run, result in known.items() if result is None]
+    durations = Durations()
+    for result in filter(None, known.values()):
+        durations.add(result.strategy, result.total_seconds)
+    print(_overview(runs, waiting, durations), file=titles, flush=True)
     if waiting:  # a failure of ours is shown and left to the runs
-        _in_child(context, _check_in_child, waiting, debug)
-    failed = 0
+        with working("loading the libraries and trying every strategy on the network's shapes"):
+            _in_child(context, _check_in_child, waiting, debug)
+    failed, reported = 0, set()
     for index, run in enumerate(runs):
         title = f"[{index + 1}/{len(runs)}] {run.strategy.label}, seed {run.seed}"
-        folder = Path(str(run.output_dir))
-        if finished_result(folder, run) is not None:
-            print(f"{title}: {folder} holds this run already", file=titles)
+        if known[run] is not None:
+            print(f"{title}: {run.output_dir} holds this run already", file=titles)
             continue
         print(f"\n{title}", file=titles, flush=True)
-        failed += _in_child(context, _run_in_child, run, debug, log) != 0
+        started = time.perf_counter()
+        brief = run.strategy in reported
+        code = _in_child(context, _run_in_child, run, brief, debug, log)
+        reported.add(run.strategy)
+        failed += code != 0
+        if code == 0:
+            durations.add(run.strategy.label, time.perf_counter() - started)
+        if left := [later for later in runs[index + 1 :] if known[later] is None]:
+            print(_progress(runs, left, durations), file=titles, flush=True)
     return failed
+
+
+def _overview(runs: Sequence[RunConfig], left: Sequence[RunConfig], durations: Durations) -> str:
+    """``6 runs (3 strategies × 2 seeds), 1 finished; the others take about 4 min``."""
+    strategies, seeds = (len(set(values)) for values in zip(*map(_place, runs), strict=True))
+    text = f"{_number(len(runs), 'run')} ({_number(strategies, 'strategy', 'strategies')} × "
+    text += f"{_number(seeds, 'seed')}), {len(runs) - len(left) or 'none'} finished"
+    if not left:
+        return text
+    expected = durations.left([run.strategy.label for run in left])
+    if expected is None:
+        return f"{text}; how long they take is known when the first has ended"
+    return f"{text}; the others take {expected}"
+
+
+def _progress(runs: Sequence[RunConfig], left: Sequence[RunConfig], durations: Durations) -> str:
+    text = f"{len(runs) - len(left)} of {len(runs)} runs done"
+    expected = durations.left([run.strategy.label for run in left])
+    return text if expected is None else f"{text}; the others take {expected}"
+
+
+def _place(run: RunConfig) -> tuple[StrategyConfig, int]:
+    return run.strategy, run.seed
+
+
+def _number(count: int, one: str, many: str | None = None) -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"
 
 
 def _in_child(context: Any, target: Callable[..., None], *arguments: Any) -> int | None:
@@ -102,11 +146,11 @@ def _check_in_child(runs: Sequence[RunConfig], debug: bool) -> None:
     sys.exit(guarded(action, debug=debug))
 
 
-def _run_in_child(config: RunConfig, debug: bool, log: Path | None) -> None:
+def _run_in_child(config: RunConfig, brief: bool, debug: bool, log: Path | None) -> None:
     from hfbench.run import run
 
     def action() -> int:
-        run(config)
+        run(config, brief=brief)
         return 0
 
     with contextlib.ExitStack() as stack:

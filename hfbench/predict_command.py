@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfbench.disk import write_whole
 from hfbench.errors import UserError
+from hfbench.status import working
 
 if TYPE_CHECKING:
     from hfbench.report.predictions import Format
@@ -62,14 +63,16 @@ def predict(options: argparse.Namespace) -> str:
         _check_writable(output)
     style: Format = options.format or _ENDINGS.get("" if output is None else output.suffix, "table")
 
-    import torch
+    with working("loading the libraries"):
+        import torch
 
-    from hfbench.data.inputs import read_inputs
-    from hfbench.inference import answer_inputs
-    from hfbench.report.predictions import format_predictions
-    from hfbench.trained import find_trained
+        from hfbench.data.inputs import read_inputs
+        from hfbench.inference import answer_inputs
+        from hfbench.report.predictions import format_predictions
+        from hfbench.trained import find_trained
 
-    trained = find_trained(options.model, options.revision)
+    with working("finding the model and its settings"):
+        trained = find_trained(options.model, options.revision)
     set_sampling(trained.task, options)
     inputs = read_inputs(
         options.inputs,
@@ -82,13 +85,12 @@ def predict(options: argparse.Namespace) -> str:
     for note in notes:
         print(note, file=sys.stderr)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    answers = answer_inputs(
-        trained.task,
-        trained.load().to(device),
-        inputs.rows,
-        batch_size=options.batch_size,
-        count=options.top,
-    )
+    with working("loading the model"):
+        model = trained.load().to(device)
+    with working(f"answering {len(inputs.rows):,} inputs"):
+        answers = answer_inputs(
+            trained.task, model, inputs.rows, batch_size=options.batch_size, count=options.top
+        )
     about = {
         "model": trained.name,
         "revision": trained.revision,

@@ -82,6 +82,13 @@ def workload_of(config: RunConfig, samples: int, processes: int, precision: Prec
     )
 
 
+def training_steps(config: RunConfig, workload: Workload) -> int:
+    """Optimiser steps of the whole training, unless it stops early."""
+    steps = workload.epochs * workload.steps_per_epoch
+    most = config.training.max_steps
+    return steps if most is None else min(steps, most)
+
+
 def predict(plan: RunPlan, accelerator: Accelerator) -> Prediction:
     """What goes into the result. Call it right before the training: it reads the memory in use.
 

@@ -22,6 +22,7 @@ from hfbench.quantization import block_linears, quantize, require_bitsandbytes
 from hfbench.record import run_folder
 from hfbench.report.tables import format_parameters
 from hfbench.results import ParameterReport
+from hfbench.status import working
 from hfbench.strategies import (
     apply_strategy,
     check_epochs,
@@ -66,7 +67,8 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     tracked = config.tracker != "none"
     precision: str = config.training.mixed_precision
     if precision == "auto":
-        choice = measure_precision(config)
+        with working("measuring which precision is the fastest"):
+            choice = measure_precision(config)
         precision = choice.precision
         process_state().print(f"precision: {choice}")
     accelerator = Accelerator(
@@ -133,7 +135,8 @@ def settle_threads(task: Task, accelerator: Accelerator) -> int | None:
     """Choose the processor's threads for one CPU process; None where others have that say."""
     if accelerator.device.type != "cpu" or accelerator.num_processes > 1:
         return None
-    return choose_threads(task.step_probe()).threads
+    with working("measuring how many threads are the fastest"):
+        return choose_threads(task.step_probe()).threads
 
 
 def prepare(config: RunConfig, task: Task, accelerator: Accelerator) -> Prepared:
@@ -141,9 +144,11 @@ def prepare(config: RunConfig, task: Task, accelerator: Accelerator) -> Prepared
     if config.strategy.name == "qlora":
         require_bitsandbytes()
     with accelerator.main_process_first():
-        data = task.prepare_data()
+        with working("reading the data and preparing every sample"):
+            data = task.prepare_data()
         set_seed(config.seed)  # the new head's values
-        built = task.build_model(data)
+        with working("loading the checkpoint"):
+            built = task.build_model(data)
     structure = find_structure(built.model)
     training = config.training
     batches = math.ceil(len(data.train) / training.batch_size)
@@ -179,8 +184,11 @@ def check_strategy(config: RunConfig) -> None:
         apply_strategy(network, structure, strategy, new_parameters(network, structure, head))
 
 
-def describe(config: RunConfig, prepared: Prepared) -> str:
-    """The data, the learning rates and the parameter report, printed before training."""
+def describe(config: RunConfig, prepared: Prepared, *, brief: bool = False) -> str:
+    """The data, the learning rates and the parameter report, printed before training.
+
+    ``brief``: one line instead of the report.
+    """
     rates = learning_rates(config)
     factor = learning_rate_factor(config.strategy)
     lines = [
@@ -192,14 +200,13 @@ def describe(config: RunConfig, prepared: Prepared) -> str:
         *_layer_rates(config, prepared.structure),
         *_unfreezing(config.strategy, prepared.structure),
         *_padding(config, prepared),
-        "",
-        format_parameters(
-            prepared.parameters,
-            checkpoint=config.start,
-            strategy=config.strategy.label,
-        ),
     ]
-    return "\n".join(lines)
+    counts = prepared.parameters
+    if brief:
+        trained = f"{counts.trainable:,} of {counts.total:,} train"
+        return "\n".join([*lines, f"parameters: {trained}, as listed for this strategy above"])
+    report = format_parameters(counts, checkpoint=config.start, strategy=config.strategy.label)
+    return "\n".join([*lines, "", report])
 
 
 def _layer_rates(config: RunConfig, structure: Structure) -> list[str]:

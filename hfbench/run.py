@@ -20,10 +20,11 @@ from hfbench.errors import (
     TrainingFailedError,
     UserError,
 )
+from hfbench.expectation import duration
 from hfbench.models.checkpointing import gradient_checkpointing
 from hfbench.models.loading import hub_commit
 from hfbench.models.structure import canonical_name, is_scale
-from hfbench.prediction import plan_run, predict
+from hfbench.prediction import plan_run, predict, training_steps
 from hfbench.preparation import (
     Prepared,
     describe,
@@ -35,6 +36,7 @@ from hfbench.preparation import (
 from hfbench.record import Record, finished_result, run_folder
 from hfbench.results import UNTRAINED, Prediction, RunResult, Status
 from hfbench.saving import MODEL_FOLDER, save_model
+from hfbench.status import working
 from hfbench.strategies import layer_decay, set_training_mode, unfreezing
 from hfbench.tasks import make_task
 from hfbench.tasks.base import Task
@@ -57,9 +59,10 @@ OUT_OF_MEMORY_ADVICE = (
 )
 
 
-def run(config: RunConfig) -> RunResult:
+def run(config: RunConfig, *, brief: bool = False) -> RunResult:
     """Train, evaluate, save and record one run; a finished identical run is only read.
 
+    ``brief``: the parameters are told in one line, because a run of this strategy listed them.
     A run that fails or runs out of memory leaves a result with its reason, and the exception goes
     on to the caller. A mistake found before training leaves none.
     """
@@ -85,7 +88,7 @@ def run(config: RunConfig) -> RunResult:
     begun = False
     try:
         prepared = prepare(config, task, accelerator)
-        accelerator.print(describe(config, prepared))
+        accelerator.print(describe(config, prepared, brief=brief))
         record.update(
             checkpoint_commit=hub_commit(config.model),
             parameters=prepared.parameters,
@@ -101,12 +104,15 @@ def run(config: RunConfig) -> RunResult:
         with computing_less(config, prepared, accelerator, record) as shortened:
             record.update(predicted=foretell(config, shortened, accelerator))
             test = score_untrained(config, shortened, accelerator)
-            fitted = train(config, shortened, accelerator, folder)
+            with working(f"training {config.strategy.label}, seed {config.seed}"):
+                fitted = train(config, shortened, accelerator, folder)
             record.update(**_training_fields(fitted))
             split = shortened.data.test
-            test |= evaluate(config, task, prepared.model, split, accelerator, "test")
+            with working("testing"):
+                test |= evaluate(config, task, prepared.model, split, accelerator, "test")
         bare = accelerator.unwrap_model(prepared.model)
-        test |= task.further_test_metrics(bare, prepared.data.test, accelerator)
+        with working("computing the other test metrics"):
+            test |= task.further_test_metrics(bare, prepared.data.test, accelerator)
         record.update(test_metrics=test, saved_bytes=save(config, prepared, accelerator, folder))
         record.update(total_seconds=time.perf_counter() - started)
         result = record.build("succeeded", None)
@@ -147,23 +153,26 @@ def computing_less(
     )
     with ExitStack() as stack:
         if trains_blocks(model, structure):
-            attention = stack.enter_context(fastest_attention(model, probe, accelerator))
+            with working("measuring which way through attention is the fastest"):
+                attention = stack.enter_context(fastest_attention(model, probe, accelerator))
             record.fields["hardware"]["attention"] = attention
-            stack.enter_context(narrowed(model, structure, probe, accelerator))
+            with working("trying which positions of the last block are read"):
+                stack.enter_context(narrowed(model, structure, probe, accelerator))
         if config.cache == "off":
             yield prepared
             return
-        splits, prefix = stack.enter_context(
-            stored_prefix(
-                model,
-                structure,
-                {"train": data.train, "validation": data.validation, "test": data.test},
-                probe,
-                visits=int(visits),
-                accelerator=accelerator,
-                always=config.cache == "always",
+        with working("computing what the frozen prefix gives, or reading it"):
+            splits, prefix = stack.enter_context(
+                stored_prefix(
+                    model,
+                    structure,
+                    {"train": data.train, "validation": data.validation, "test": data.test},
+                    probe,
+                    visits=int(visits),
+                    accelerator=accelerator,
+                    always=config.cache == "always",
+                )
             )
-        )
         record.update(prefix=prefix)
         stored: Any = dict(splits)
         yield replace(prepared, data=replace(data, **stored))
@@ -179,11 +188,18 @@ def start_tracker(config: RunConfig, accelerator: Accelerator) -> None:
 def foretell(config: RunConfig, prepared: Prepared, accelerator: Accelerator) -> Prediction | None:
     """What the training is going to need; None, said aloud, where only running it could tell."""
     try:
-        plan = plan_run(config, prepared, accelerator)
+        with working("tracing what a step needs"):
+            plan = plan_run(config, prepared, accelerator)
     except NotTraceableError as error:
         accelerator.print(f"nothing is predicted: {error}")
         return None
-    return predict(plan, accelerator)
+    found = predict(plan, accelerator)
+    steps = training_steps(config, plan.typical.workload)
+    accelerator.print(
+        f"expected: {steps:,} steps of {1e3 * found.step_seconds:.3g} ms, about "
+        f"{duration(steps * found.step_seconds)} of training"
+    )
+    return found
 
 
 def score_untrained(
@@ -197,7 +213,8 @@ def score_untrained(
     if not task.tests_untrained:
         return {}
     model = prepared.model.to(accelerator.device)
-    found = evaluate(config, task, model, prepared.data.test, accelerator, "untrained")
+    with working("testing the model as it came"):
+        found = evaluate(config, task, model, prepared.data.test, accelerator, "untrained")
     return {f"{task.primary_metric}{UNTRAINED}": found[task.primary_metric]}
 
 
@@ -275,14 +292,15 @@ def save(
         model = accelerator.unwrap_model(prepared.model, keep_fp32_wrapper=False)
         check = prepared.task.check_batch(prepared.data.test)
         check.pop("labels", None)  # those of several labels or a number not every model takes
-        saved_bytes = save_model(
-            model,
-            prepared.task.save_processor,
-            folder / MODEL_FOLDER,
-            base=config.model,
-            check=check,
-        )
-        store_check(model, check, folder / CHECK_FILE)
+        with working("saving the model, and comparing it when loaded again"):
+            saved_bytes = save_model(
+                model,
+                prepared.task.save_processor,
+                folder / MODEL_FOLDER,
+                base=config.model,
+                check=check,
+            )
+            store_check(model, check, folder / CHECK_FILE)
     accelerator.wait_for_everyone()
     return saved_bytes
 

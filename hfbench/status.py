@@ -1,10 +1,15 @@
-"""What a command says beside its results: remarks on what it was given.
+"""What a command says beside its results, on standard error: remarks, and what it waits for.
 
 Standard library only.
 """
 
 import os
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+MOMENT_SECONDS = 1.0  # a wait that is shorter needs no word
 
 
 def is_main_process() -> bool:
@@ -14,5 +19,26 @@ def is_main_process() -> bool:
 
 def remark(text: str) -> None:
     """One line on standard error, once for all processes."""
-    if is_main_process():
+    if not is_main_process():
+        return
+    if "tqdm" in sys.modules:  # a bar that is drawn at the moment goes on below the line
+        sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()
+    else:
         print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Around work that may take long: say ``what`` goes on as soon as it takes over a moment."""
+    if not is_main_process():
+        yield
+        return
+    waiting = threading.Timer(MOMENT_SECONDS, remark, [f"... {what}"])
+    waiting.daemon = True
+    waiting.start()
+    try:
+        yield
+    finally:
+        waiting.cancel()
+        waiting.join()  # nothing is said once the work is over

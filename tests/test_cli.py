@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from result_factory import make_result
 
 from hfbench.cli import main, recipe_main, split_strategies
 from hfbench.results import RunResult, load_all
@@ -43,6 +44,8 @@ def test_compare_runs_what_is_missing_and_prints_table_and_image(
     assert first.items() <= second.items()  # not run again
     printed = capfd.readouterr().out
     assert printed.count("holds this run already") == 2
+    assert "4 runs (2 strategies × 2 seeds), 2 finished; the others take about" in printed
+    assert "3 of 4 runs done; the others take about" in printed
     assert "were not run alike" not in printed
     assert "standard deviation" in printed
     images = list(output.glob("*.png"))
@@ -53,6 +56,32 @@ def test_compare_runs_what_is_missing_and_prints_table_and_image(
     assert "| last_1 |" in capfd.readouterr().out
 
 
+def test_an_image_of_several_folders_is_in_none_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        make_result(name).save(tmp_path / name / "result.json")
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert main(["compare", "../a", "../b"]) == 0
+    assert len(list(here.glob("*.png"))) == 1
+    assert main(["compare", "../a", "../b", "--output", "images"]) == 0
+    assert len(list(here.glob("images/*.png"))) == 1
+    assert main(["compare", "../a"]) == 0
+    assert [len(list(tmp_path.glob(f"{name}/*.png"))) for name in ("a", "b")] == [1, 0]
+
+
+def test_a_strategy_and_a_seed_of_the_file_are_not_what_a_comparison_runs(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text(config.read_text() + "strategy: last_1\nseed: 7\n")
+    assert main(["compare", "--config", str(config), "--strategies", "lats_2"]) == 2
+    printed = capsys.readouterr().err
+    assert "--strategies decide, not the file's strategy last_1" in printed
+    assert "--seeds decide, not the file's seed 7" in printed
+
+
 def test_a_run_that_fails_does_not_stop_the_others(
     config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -61,7 +90,7 @@ def test_a_run_that_fails_does_not_stop_the_others(
     arguments += ["--strategies", "lora:learning_rate_factor=1e35,head"]
     assert main([*arguments, "training.warmup_ratio=0"]) == 1
     status = {result.strategy: result.status for result in load_all(output)}
-    assert sorted(status.values()) == ["failed", "succeeded"]
+    assert sorted(status.values()) == ["diverged", "succeeded"]
     assert "the training loss became" in capfd.readouterr().out
 
 
@@ -119,10 +148,14 @@ def test_strategies_are_split_between_their_options() -> None:
     ]
 
 
-def test_results_are_readable_after_a_compare(config: Path, tmp_path: Path) -> None:
+def test_results_are_readable_after_a_compare(
+    config: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "runs"
     arguments = ["compare", "--config", str(config), "--output", str(output)]
-    assert main([*arguments, "--strategies", "bitfit"]) == 0
+    assert main([*arguments, "--strategies", "bitfit", "--seeds", "0,1"]) == 0
+    printed = capfd.readouterr().out
+    assert "2 runs (1 strategy × 2 seeds), none finished; how long they take" in printed
     result = RunResult.load(output / "bitfit_seed0" / "result.json")
     assert result.status == "succeeded"
     assert result.parameters is not None

@@ -44,6 +44,7 @@ LAYERS = {
     "hfbench.trained": 2,
     "hfbench.inference": 2,
     "hfbench.record": 2,
+    "hfbench.expectation": 2,
     "hfbench.report": 2,
     "hfbench.models": 1,
     "hfbench.data": 1,
@@ -115,6 +116,7 @@ LIGHT_MODULES = (
     "hfbench.exits",
     "hfbench.provenance",
     "hfbench.record",
+    "hfbench.expectation",
     "hfbench.matrix",
     "hfbench.cli",
 )

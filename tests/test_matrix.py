@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from hfbench import matrix
 from hfbench.config import load_config, parse_strategy
-from hfbench.matrix import plan_matrix
+from hfbench.matrix import plan_matrix, run_matrix
 
 
 def test_longer_frozen_prefixes_come_after_the_shorter_ones_they_go_on_from(tmp_path: Path) -> None:
@@ -25,3 +26,37 @@ def test_a_matrix_stores_for_its_later_runs_unless_told_not_to(
     config = load_config(None, [f"cache={asked}"])
     (run,) = plan_matrix(config, [config.strategy], [0], tmp_path)
     assert run.cache == expected
+
+
+def test_parameters_are_listed_once_a_strategy_and_the_runs_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = []
+
+    def in_child(context: object, target: object, *arguments: object) -> int:
+        calls.append((target, *arguments[:2]))
+        return 0
+
+    monkeypatch.setattr(matrix, "_in_child", in_child)
+    strategies = [parse_strategy(text) for text in ("head", "full")]
+    runs = plan_matrix(load_config(None), strategies, [0, 1], tmp_path)
+    assert run_matrix(runs) == 0
+    (first, *_), *rest = calls
+    assert first is matrix._check_in_child
+    assert rest == [
+        (matrix._run_in_child, run, brief)
+        for run, brief in zip(runs, (False, False, True, True), strict=True)
+    ]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert [line.split(";")[0] for line in lines] == [
+        "4 runs (2 strategies × 2 seeds), none finished",
+        "[1/4] full, seed 0",
+        "1 of 4 runs done",
+        "[2/4] head, seed 0",
+        "2 of 4 runs done",
+        "[3/4] full, seed 1",
+        "3 of 4 runs done",
+        "[4/4] head, seed 1",
+    ]
+    assert lines[2].endswith("the others take at most about 1 s")  # no run of head is known yet
+    assert lines[4].endswith("the others take about 1 s")

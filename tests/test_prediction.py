@@ -27,7 +27,7 @@ def prepared_text(
 
 
 def test_the_result_of_a_run_has_predicted_and_measured(
-    tiny_vit: Path, images: Path, tmp_path: Path
+    tiny_vit: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """40 images, 32 to train on: 2 forward passes of 8 make a step, 2 steps an epoch."""
     arguments = overrides(
@@ -37,8 +37,12 @@ def test_the_result_of_a_run_has_predicted_and_measured(
         "strategy=full",
         "training.gradient_accumulation_steps=2",
     )
-    result = run(load_config(None, arguments, task="image_classification"))
+    result = run(load_config(None, arguments, task="image_classification"), brief=True)
     assert RunResult.load(tmp_path / "run/result.json") == result
+    printed = capsys.readouterr().out
+    assert "expected: 4 steps of " in printed
+    assert "train, as listed for this strategy above" in printed
+    assert "Parameters of" not in printed
     predicted = result.predicted
     assert predicted is not None
     assert result.steps == 4
