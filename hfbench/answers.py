@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import hfbench
 from hfbench.disk import cache_folder, write_whole
+from hfbench.manifest import text_checksum
 from hfbench.provenance import versions
 
 LIBRARIES = ("hfbench", "torch", "transformers", "peft", "timm")
@@ -44,12 +45,16 @@ def cached(
             kept = json.loads(path.read_text(encoding="utf-8"))
             if json.dumps(kept["key"], sort_keys=True) != key:
                 raise ValueError("it answers another question")
+            if kept["checksum"] != text_checksum(kept["answer"]):
+                raise ValueError("it is not as it was written")
             return from_json(kept["answer"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             _log.warning("the kept answer %s is broken (%s) and is computed anew", path, error)
     found = answer()
     try:
-        write_whole(path, json.dumps({"key": versioned, "answer": to_json(found)}) + "\n")
+        plain = json.loads(json.dumps(to_json(found)))
+        kept = {"key": versioned, "answer": plain, "checksum": text_checksum(plain)}
+        write_whole(path, json.dumps(kept) + "\n")
     except OSError as error:
         _log.warning("the answer is not kept: %s", error)
     return found

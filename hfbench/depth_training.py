@@ -137,6 +137,7 @@ class _Trainer:
                 rates=learning_rates(config),
                 accelerator=self.accelerator,
                 folder=Path(states),
+                owner=network.label,
                 seed=config.seed,
                 title=f"{network.label} seed {config.seed}",
             )

@@ -12,7 +12,7 @@ from hfbench.report.tables import three_digits
 from hfbench.results import RESULT_FILE
 from hfbench.saving import MODEL_FOLDER
 from hfbench.tasks import make_task
-from hfbench.training.state import STATE
+from hfbench.training.state import BEST, KEPT, STATE
 
 
 def dry_run(config: RunConfig) -> None:
@@ -79,13 +79,14 @@ def _files(config: RunConfig, plan: StrategyPlan) -> list[tuple[str, str]]:
         holds = "holds this run, finished: nothing would be done"
     elif any(Path(folder, STATE).glob("*")):
         holds = "holds an interrupted run, which would go on"
-    state = plan.memory.gradients + plan.memory.optimizer  # trained values are as many as gradients
+    trained = plan.memory.gradients  # as many values
+    training = (KEPT + 1) * (2 * trained + plan.memory.optimizer)  # of states and best parameters
     return [
         ("folder", f"{folder} ({holds})"),
         (
             "files",
             f"{RESULT_FILE}; {MODEL_FOLDER}/ of {mib(plan.size.saved_bytes)} MiB and the "
-            f"processor; while it trains {STATE}/ of {mib(state)} MiB, for a moment twice",
+            f"processor; while it trains {STATE}/ and {BEST}/ of at most {mib(training)} MiB",
         ),
         ("push", _target(config.hub)),
     ]

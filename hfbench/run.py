@@ -33,7 +33,7 @@ from hfbench.preparation import (
     prepare,
     settle_threads,
 )
-from hfbench.record import Record, finished_result, run_folder
+from hfbench.record import Record, finished_result, run_folder, run_id
 from hfbench.results import UNTRAINED, Prediction, RunResult, Status
 from hfbench.saving import MODEL_FOLDER, save_model
 from hfbench.status import working
@@ -251,6 +251,7 @@ def train(
             rates=learning_rates(config),
             accelerator=accelerator,
             folder=folder,
+            owner=run_id(config),
             seed=config.seed,
             lengths=task.sample_lengths(without_stored(prepared.data.train)),
             title=f"{config.strategy.label} seed {config.seed}",

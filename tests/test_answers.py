@@ -59,6 +59,16 @@ def test_a_broken_answer_is_computed_anew(
     assert kept.read_text() == whole
 
 
+def test_an_answer_with_another_number_is_computed_anew(tmp_path: Path) -> None:
+    path = write_config(tmp_path, model_type="bert", num_hidden_layers=2)
+    first = counts(path, "head")
+    (kept,) = answers_folder().iterdir()
+    values = json.loads(kept.read_text())
+    values["answer"]["strategies"][0]["report"]["total"] += 1
+    kept.write_text(json.dumps(values))
+    assert counts(path, "head") == first
+
+
 def test_an_answer_of_another_form_is_computed_anew(tmp_path: Path) -> None:
     path = write_config(tmp_path, model_type="bert", num_hidden_layers=2)
     first = counts(path, "head")

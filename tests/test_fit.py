@@ -64,6 +64,7 @@ def train(model: nn.Module, data: Any, folder: Path, **options: Any) -> FitResul
         rates=LearningRates(rest=1e-3, head=1e-3),
         accelerator=Accelerator(cpu=True),
         folder=folder,
+        owner="run",
         seed=7,
         lengths=lengths,
     )
@@ -260,7 +261,7 @@ def test_weights_that_the_last_step_spoils_are_never_kept(tmp_path: Path) -> Non
 def test_a_first_validation_that_is_not_finite_ends_the_run(tmp_path: Path, value: float) -> None:
     with pytest.raises(DivergedError, match="the first validation gives loss="):
         train(tiny_bert(), samples(8), tmp_path, epochs=2, evaluate=lambda _: {"loss": value})
-    assert not list(tmp_path.glob("best-*"))
+    assert not list(tmp_path.glob("best/*"))
 
 
 def test_a_later_validation_that_is_not_finite_is_one_without_gain(tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ LAYERS = {
     "hfbench.provenance": 1,
     "hfbench.disk": 0,
     "hfbench.answers": 1,
+    "hfbench.manifest": 0,
+    "hfbench.claim": 1,
     "hfbench.results": 0,
     "hfbench.config": 0,
     "hfbench.strategy_config": 0,

@@ -203,6 +203,7 @@ def test_an_interrupted_training_goes_on_bit_for_bit(mnist: Path, tmp_path: Path
             rates=learning_rates(config),
             accelerator=Accelerator(cpu=True),
             folder=folder,
+            owner="run",
             seed=0,
         )
         return fitted, prepared.model.state_dict()
@@ -237,6 +238,7 @@ def test_a_thousand_steps_give_the_tutorials_losses(tmp_path: Path) -> None:
         rates=learning_rates(config),
         accelerator=Accelerator(cpu=True),
         folder=tmp_path / "state",
+        owner="run",
         seed=0,
     )
     images = tutorial_mnist.Images(data.pixels[:, 0], data.labels)

@@ -259,6 +259,7 @@ def test_a_training_with_penalties_is_that_of_the_penalised_loss(tmp_path: Path)
         rates=LearningRates(0.5, 0.5),
         accelerator=Accelerator(cpu=True),
         folder=tmp_path,
+        owner="run",
         seed=0,
     )
     model, expected = network(**options), []

@@ -156,7 +156,7 @@ def test_a_limit_that_is_too_small_turns_it_off(
 ) -> None:
     monkeypatch.setattr(store, "LIMIT_BYTES", 1000)
     assert trained("text", "last_1").prefix is None
-    assert "which do not fit" in capsys.readouterr().out
+    assert "do not fit beside" in capsys.readouterr().out
 
 
 # -- other models ------------------------------------------------------------------------------

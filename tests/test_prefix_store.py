@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,11 +48,46 @@ def test_rows_of_different_length_come_back_in_any_order(dtype: torch.dtype) -> 
     found.close()
 
 
-def test_a_damaged_entry_is_deleted() -> None:
-    path = write("a", torch.ones(2, 3, 4)) / "0.bin"
-    os.truncate(path, path.stat().st_size - 1)
-    assert store.find("a") is None
-    assert not path.parent.exists()
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "deleted": Path.unlink,
+    "half": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: os.truncate(path, 0),
+    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["0.bin", "0.npy", "manifest.json"])
+def test_a_damaged_entry_is_named_and_deleted(
+    name: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write("a", torch.ones(2, 3, 4))
+    assert store.is_whole("a")
+    DAMAGES[damage](folder / name)
+    assert not store.is_whole("a")
+    assert name in capsys.readouterr().out
+    assert list(store.entries_folder().iterdir()) == []
+
+
+def test_an_entry_under_another_name_is_not_used() -> None:
+    write("a", torch.ones(2, 3, 4)).rename(store.entries_folder() / "b")
+    assert not store.is_whole("b")
+
+
+def test_what_others_put_into_the_cache_is_no_entry() -> None:
+    write("a", torch.ones(2, 3, 4))
+    (store.entries_folder() / ".DS_Store").write_text("x")
+    (store.entries_folder() / "b").write_text("x")
+    assert store.make_room(0) is None
+    assert not store.is_whole("b")
+    assert store.is_whole("a")
+
+
+def test_a_cache_that_cannot_be_is_a_reason(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert "Not a directory" in str(store.make_room(0))
+    assert not store.is_whole("a")
 
 
 def test_an_entry_that_another_program_finished_first_is_kept() -> None:
@@ -85,7 +122,7 @@ def test_a_process_killed_while_writing_leaves_nothing_that_is_trusted() -> None
     old = time.time() - 2 * store.ABANDONED_SECONDS
     for path in (*left[0].iterdir(), left[0]):
         os.utime(path, (old, old))
-    assert store.make_room(0)
+    assert store.make_room(0) is None
     assert list(store.entries_folder().iterdir()) == []
 
 
@@ -97,8 +134,8 @@ def test_the_entries_used_longest_ago_make_room(monkeypatch: pytest.MonkeyPatch)
     found = store.find("older")  # reading it makes it the newest
     assert found is not None
     monkeypatch.setattr(store, "LIMIT_BYTES", 4000)
-    assert store.make_room(1000)
+    assert store.make_room(1000) is None
     assert {path.name for path in store.entries_folder().iterdir()} == {"older", "new"}
     assert found.read([0]).sum() == 250
-    assert not store.make_room(5000)
+    assert "do not fit" in str(store.make_room(5000))
     assert len(list(store.entries_folder().iterdir())) == 2

@@ -152,6 +152,7 @@ def test_weighted_steps_are_the_same_in_one_batch_and_in_many(
         rates=LearningRates(rest=0.1, head=0.1),
         accelerator=Accelerator(cpu=True),
         folder=tmp_path,
+        owner="run",
         seed=0,
     )
     assert not model.asked_for_loss

@@ -78,6 +78,7 @@ def train(
         rates=LearningRates(rest=1e-3, head=1e-3),
         accelerator=Accelerator(cpu=True),
         folder=folder,
+        owner="run",
         seed=7,
     )
 

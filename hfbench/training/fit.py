@@ -90,6 +90,7 @@ def fit(
     rates: LearningRates,
     accelerator: Accelerator,
     folder: Path,
+    owner: str,
     seed: int,
     lengths: Sequence[int] | None = None,
     title: str = "train",
@@ -99,6 +100,7 @@ def fit(
     Args:
         folder: for the state (``resume=auto`` continues from it, even mid-epoch) and for the best
             epoch's parameters.
+        owner: the run whose they are: no other goes on from them.
         seed: of the data order.
         lengths: of every sample; with ``group_by_length`` those of like length share a batch.
 
@@ -106,7 +108,7 @@ def fit(
         DivergedError: when the loss, a weight or the first validation metric is NaN or infinite.
             The last state and the best parameters stay those before.
     """
-    loop = _Loop(model, data, objective, config, rates, accelerator, folder, seed, lengths)
+    loop = _Loop(model, data, objective, config, rates, accelerator, folder, owner, seed, lengths)
     loop.resume()
     loop.run(title)
     return loop.result()
@@ -122,12 +124,14 @@ class _Loop:
         rates: LearningRates,
         accelerator: Accelerator,
         folder: Path,
+        owner: str,
         seed: int,
         lengths: Sequence[int] | None,
     ) -> None:
         self.data, self.objective, self.config = data, objective, config
         self.lengths = lengths if config.group_by_length else None
-        self.accelerator, self.folder, self.seed = accelerator, folder, seed
+        self.accelerator, self.seed = accelerator, seed
+        self.folder, self.owner = folder, owner
         model = model.to(accelerator.device)
         wrapped = accelerator.distributed_type != DistributedType.NO  # also around one process
         if wrapped and (objective.trains is not None or self.leaves_gradients_out(model)):
@@ -185,7 +189,7 @@ class _Loop:
         stored = None
         if self.config.resume == "auto":
             stored = state.load_state(
-                self.folder / state.STATE, self.accelerator, self.model, self.parts
+                self.folder, self.accelerator, self.model, self.parts, owner=self.owner
             )
         if stored is None:
             state.clear(self.folder, self.accelerator)
@@ -197,14 +201,13 @@ class _Loop:
 
     def save(self) -> None:
         state.save_state(
-            self.folder / state.STATE,
+            self.folder,
             self.accelerator,
             self.model,
             self.parts,
             asdict(self.progress),
+            owner=self.owner,
         )
-        if self.accelerator.is_main_process:
-            state.drop_older_best(self.folder, self.progress.best_step)
 
     def result(self) -> FitResult:
         return FitResult(
@@ -230,8 +233,8 @@ class _Loop:
                 self.train_epoch(bar)
                 self.end_epoch(bar)
         if self.progress.best_step is not None:
-            best = state.best_file(self.folder, self.progress.best_step)
-            state.load_tensors(self.accelerator.unwrap_model(self.model), best)
+            bare = self.accelerator.unwrap_model(self.model)
+            state.load_best(self.folder, bare, owner=self.owner, step=self.progress.best_step)
 
     def train_epoch(self, bar: Any) -> None:
         progress, config = self.progress, self.config
@@ -382,7 +385,7 @@ class _Loop:
             progress.evaluations_without_gain = 0
             if self.accelerator.is_main_process:
                 bare = self.accelerator.unwrap_model(self.model)
-                state.save_tensors(bare, state.best_file(self.folder, progress.step))
+                state.save_best(self.folder, bare, owner=self.owner, step=progress.step)
         else:
             progress.evaluations_without_gain += 1
 

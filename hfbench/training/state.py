@@ -1,8 +1,10 @@
-"""The whole state of a training in one folder: written whole or not at all, read safely.
+"""The whole state of a training in one folder: written whole or not at all, checked, read safely.
 
 A state holds the trainable parameters and buffers, the optimiser, the schedule, the loss scaler,
 the position in the data, the history and every random generator of every process. Nothing is
-unpickled beyond tensors and plain values (``weights_only=True``).
+unpickled beyond tensors and plain values (``weights_only=True``). The parameters of the best
+evaluation lie beside the states. Both are folders with a manifest, and the last two of each are
+kept: a damaged one is named, and the training goes on from the one before.
 """
 
 import json
@@ -16,14 +18,21 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from hfbench import manifest
 from hfbench.disk import sync
-from hfbench.errors import UserError
+from hfbench.errors import TrainingFailedError, UserError
+from hfbench.manifest import DamagedError
 
-STATE = "state"  # folder of the states within a run
+STATE = "state"  # folders within a run: of the states,
+BEST = "best"  # and of the best evaluations' parameters
+KEPT = 2  # of each, so that one that turns out to be damaged is not the last
 _PREFIX = "step-"
+_PARTIAL = ".partial-"
+_WEIGHTS = "model.safetensors"
 
 
 @dataclass
@@ -54,17 +63,173 @@ def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
-def save_tensors(model: nn.Module, path: Path) -> None:
-    """Write :func:`trainable_tensors` to a safetensors file, atomically."""
-    temporary = path.with_name(f".{path.name}.partial")
+def save_best(folder: Path, model: nn.Module, *, owner: str, step: int) -> None:
+    """Keep :func:`trainable_tensors` as those of the best evaluation so far, after ``step``."""
+    final = _best_folder(folder, step)
+    temporary = _new_folder(final)
+    _save_tensors(model, temporary / _WEIGHTS)
+    _publish(temporary, final, owner)
+
+
+def load_best(folder: Path, model: nn.Module, *, owner: str, step: int) -> None:
+    """Put the parameters of the best evaluation into the model.
+
+    Raises TrainingFailedError where they are damaged: the same command then trains again.
+    """
+    best = _best_folder(folder, step)
+    try:
+        _check(best, owner)
+    except DamagedError as error:
+        raise TrainingFailedError(
+            f"the best epoch's parameters were damaged after they were written: {error}. The same "
+            "command goes on from what is whole"
+        ) from error
+    _load_tensors(model, best / _WEIGHTS)
+
+
+def save_state(
+    folder: Path,
+    accelerator: Accelerator,
+    model: nn.Module,
+    parts: dict[str, Any],
+    progress: dict[str, Any],
+    *,
+    owner: str,
+) -> None:
+    """Write a state for ``progress``; older ones go only when the new one is whole.
+
+    Args:
+        folder: the run's.
+        parts: objects with ``state_dict()`` (optimiser, schedule, scaler), by name.
+        progress: plain JSON values.
+        owner: the run that may go on from it.
+    """
+    name = f"{_PREFIX}{progress['step']:09d}-epoch-{progress['epoch']:06d}"
+    final = folder / STATE / name
+    temporary = final.with_name(f"{_PARTIAL}{name}")
+    if accelerator.is_main_process:
+        _new_folder(final)
+    accelerator.wait_for_everyone()
+    _save(_random_state(), temporary / f"random-{accelerator.process_index}.pt")
+    if accelerator.is_main_process:
+        _save_tensors(accelerator.unwrap_model(model), temporary / _WEIGHTS)
+        _save({name: part.state_dict() for name, part in parts.items()}, temporary / "parts.pt")
+        (temporary / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        _publish(temporary, final, owner)
+        for kind in (STATE, BEST):
+            for older in _kept(folder / kind)[:-KEPT]:
+                shutil.rmtree(older)
+
+
+def load_state(
+    folder: Path, accelerator: Accelerator, model: nn.Module, parts: dict[str, Any], *, owner: str
+) -> dict[str, Any] | None:
+    """Restore the newest whole state of a run and return its progress; None when there is none.
+
+    What is damaged is said. Raises UserError for a state of another run, or of another number of
+    processes.
+    """
+    found: list[tuple[Path | None, str | None]] = [(None, None)]
+    if accelerator.is_main_process:
+        found = [_newest_whole(folder, owner)]
+    broadcast_object_list(found)
+    newest, refusal = found[0]
+    if refusal is not None:
+        raise UserError(refusal)
+    if newest is None:
+        return None
+    written_by = len(list(newest.glob("random-*.pt")))
+    if written_by != accelerator.num_processes:
+        raise UserError(
+            f"the state in {str(newest)!r} was written by {written_by} processes and this run has "
+            f"{accelerator.num_processes}: start as many, or set training.resume=never"
+        )
+    _load_tensors(accelerator.unwrap_model(model), newest / _WEIGHTS)
+    stored = torch.load(newest / "parts.pt", weights_only=True, map_location="cpu")
+    for name, part in parts.items():
+        part.load_state_dict(stored[name])
+    random_file = newest / f"random-{accelerator.process_index}.pt"
+    _restore_random_state(torch.load(random_file, weights_only=True))
+    return _progress(newest)
+
+
+def clear(folder: Path, accelerator: Accelerator) -> None:
+    """Remove what an earlier training left in ``folder``: its states and its best parameters."""
+    if accelerator.is_main_process:
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind in (STATE, BEST):
+            inside = folder / kind
+            if inside.is_dir() and not inside.is_symlink():
+                for path in (*inside.glob(f"{_PREFIX}*"), *inside.glob(f"{_PARTIAL}{_PREFIX}*")):
+                    shutil.rmtree(path)
+                if not any(inside.iterdir()):  # what else is there is not ours
+                    inside.rmdir()
+    accelerator.wait_for_everyone()
+
+
+def _newest_whole(folder: Path, owner: str) -> tuple[Path | None, str | None]:
+    """The newest state that is whole, its best parameters too; and why none may be used."""
+    for state in reversed(_kept(folder / STATE)):
+        try:
+            of = _check(state, owner)
+            best = _progress(state)["best_step"] if of == owner else None
+            if best is not None:
+                _check(_best_folder(folder, best), owner)
+        except DamagedError as error:
+            print(f"a state is damaged and not used: {error}")
+            continue
+        if of != owner:
+            return None, (
+                f"{str(state)!r} is the state of another run ({of}): choose another output_dir, or "
+                "remove that folder"
+            )
+        return state, None
+    return None, None
+
+
+def _check(folder: Path, owner: str) -> str:
+    """The run that wrote this folder, all of whose files are as they were written."""
+    of: str = manifest.check(folder)["run"]
+    return of
+
+
+def _progress(state: Path) -> dict[str, Any]:
+    progress: dict[str, Any] = json.loads((state / "progress.json").read_text(encoding="utf-8"))
+    return progress
+
+
+def _best_folder(folder: Path, step: int) -> Path:
+    return folder / BEST / f"{_PREFIX}{step:09d}"
+
+
+def _new_folder(final: Path) -> Path:
+    """An empty one under a temporary name beside ``final``."""
+    temporary = final.with_name(f"{_PARTIAL}{final.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    return temporary
+
+
+def _publish(temporary: Path, final: Path, owner: str) -> None:
+    """Give a folder its manifest, then its name; one of that name goes."""
+    manifest.seal(temporary, {"run": owner})
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(temporary, final)
+    sync(final.parent)
+
+
+def _kept(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob(f"{_PREFIX}*") if path.is_dir())
+
+
+def _save_tensors(model: nn.Module, path: Path) -> None:
     tensors = {name: tensor.cpu().contiguous() for name, tensor in trainable_tensors(model).items()}
-    save_file(tensors, temporary)
-    sync(temporary)
-    os.replace(temporary, path)
-    sync(path.parent)
+    save_file(tensors, path)
 
 
-def load_tensors(model: nn.Module, path: Path) -> None:
+def _load_tensors(model: nn.Module, path: Path) -> None:
     """Copy the tensors of ``path`` into ``model``; the names must be exactly the trainable ones."""
     target, source = trainable_tensors(model), load_file(path)
     if target.keys() != source.keys():
@@ -78,92 +243,9 @@ def load_tensors(model: nn.Module, path: Path) -> None:
             tensor.copy_(source[name])
 
 
-def save_state(
-    folder: Path,
-    accelerator: Accelerator,
-    model: nn.Module,
-    parts: dict[str, Any],
-    progress: dict[str, Any],
-) -> None:
-    """Write a state for ``progress``; older states go only when the new one is whole.
-
-    Args:
-        parts: objects with ``state_dict()`` (optimiser, schedule, scaler), by name.
-        progress: plain JSON values.
-    """
-    final = folder / f"{_PREFIX}{progress['step']:09d}-epoch-{progress['epoch']:06d}"
-    temporary = folder / f".partial-{final.name}"
-    if accelerator.is_main_process:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    accelerator.wait_for_everyone()
-    _save(_random_state(), temporary / f"random-{accelerator.process_index}.pt")
-    if accelerator.is_main_process:
-        save_tensors(accelerator.unwrap_model(model), temporary / "model.safetensors")
-        _save({name: part.state_dict() for name, part in parts.items()}, temporary / "parts.pt")
-        (temporary / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        for path in temporary.iterdir():
-            sync(path)
-        os.replace(temporary, final)
-        sync(folder)
-        for older in _states(folder)[:-1]:
-            shutil.rmtree(older)
-
-
-def load_state(
-    folder: Path, accelerator: Accelerator, model: nn.Module, parts: dict[str, Any]
-) -> dict[str, Any] | None:
-    """Restore the newest state of ``folder`` and return its progress; None when there is none."""
-    states = _states(folder)
-    if not states:
-        return None
-    newest = states[-1]
-    progress: dict[str, Any] = json.loads((newest / "progress.json").read_text(encoding="utf-8"))
-    written_by = len(list(newest.glob("random-*.pt")))
-    if written_by != accelerator.num_processes:
-        raise UserError(
-            f"the state in {str(newest)!r} was written by {written_by} processes and this run has "
-            f"{accelerator.num_processes}: start as many, or set training.resume=never"
-        )
-    load_tensors(accelerator.unwrap_model(model), newest / "model.safetensors")
-    stored = torch.load(newest / "parts.pt", weights_only=True, map_location="cpu")
-    for name, part in parts.items():
-        part.load_state_dict(stored[name])
-    random_file = newest / f"random-{accelerator.process_index}.pt"
-    _restore_random_state(torch.load(random_file, weights_only=True))
-    return progress
-
-
-def clear(folder: Path, accelerator: Accelerator) -> None:
-    """Remove what an earlier training left in ``folder``: its states and its best parameters."""
-    if accelerator.is_main_process:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder / STATE, ignore_errors=True)
-        drop_older_best(folder, None)
-    accelerator.wait_for_everyone()
-
-
-def best_file(folder: Path, step: int) -> Path:
-    """Where the trainable tensors of the best evaluation, after ``step``, are kept."""
-    return folder / f"best-{step:09d}.safetensors"
-
-
-def drop_older_best(folder: Path, step: int | None) -> None:
-    """Remove the tensors of evaluations that are not, or no longer, the best."""
-    for path in folder.glob("best-*.safetensors"):
-        if step is None or path != best_file(folder, step):
-            path.unlink()
-
-
 def _save(values: dict[str, Any], path: Path) -> None:
     with path.open("wb") as file:  # PyTorch's own writer hides why it failed, e.g. a full disk
         torch.save(values, file)
-
-
-def _states(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"{_PREFIX}*"))
 
 
 def _random_state() -> dict[str, Any]:

@@ -165,10 +165,9 @@ class _Prefix:
 
     def _missing(self, entries: Mapping[str, str]) -> list[str]:
         """The splits that are not stored yet, as the main process sees it."""
-        found = {name: store.find(key) for name, key in entries.items()}
-        missing = [[name for name, rows in found.items() if rows is None]]
-        for rows in filter(None, found.values()):
-            rows.close()
+        missing: list[list[str]] = [[]]
+        if self.accelerator.is_main_process:
+            missing = [[name for name, key in entries.items() if not store.is_whole(key)]]
         broadcast_object_list(missing)
         return missing[0]
 
@@ -230,12 +229,10 @@ class _Prefix:
                     sum(lengths) / of_train[self.probe.indices[0]]
                 )  # as long as the measured one
             needed += self.row.nbytes * samples
-        room = not self.accelerator.is_main_process or store.make_room(int(needed))
-        if not all_agree(self.accelerator, room):
-            raise _DeclinedError(
-                f"its output takes {needed / 2**30:.1f} GiB, which do not fit beside the rest in "
-                f"{store.entries_folder()}"
-            )
+        problem = [store.make_room(int(needed)) if self.accelerator.is_main_process else None]
+        broadcast_object_list(problem)
+        if problem[0] is not None:
+            raise _DeclinedError(f"its output cannot be stored: {problem[0]}")
 
     def _prove(self, stored: StoredSamples, expected: Tensor) -> None:
         """Decline where the model's predictions are others with what is stored."""

@@ -1,12 +1,12 @@
 """Rows of numbers on disk, one for each sample: written whole or not at all, shared, bounded.
 
 An entry is a folder named by its key. Processes that write one together write a file each; the
-folder gets its name only when all of them are on the disk, so a name stands for a whole entry.
-Standard library, numpy and torch tensors only; nothing is unpickled.
+folder gets its name only when all of them are on the disk, with a manifest, so a name stands for a
+whole entry. What was damaged since goes, and is computed anew. Standard library, numpy and torch
+tensors only; nothing is unpickled.
 """
 
 import contextlib
-import json
 import math
 import os
 import shutil
@@ -20,12 +20,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hfbench import manifest
 from hfbench.disk import cache_folder, sync
 
 LIMIT_BYTES = 20 * 2**30  # of all entries together; never more than half of what is free
 ABANDONED_SECONDS = 86_400  # a folder that nobody wrote to for so long was left by a killed run
-_WRITING = ".writing"
-_INDEX = "index.json"
+_WRITING, _GOING = ".writing", ".going"  # in the names of folders that are no entries (any more)
 
 
 def entries_folder() -> Path:
@@ -82,14 +82,12 @@ def finish(folder: Path, key: str, writer: RowWriter, *, parts: int, seconds: fl
     assert writer.dtype is not None, "an entry without rows"
     dtype = str(writer.dtype).removeprefix("torch.")
     values = {"parts": parts, "dtype": dtype, "tail": writer.tail, "seconds": seconds}
-    (folder / _INDEX).write_text(json.dumps(values), encoding="utf-8")
-    sync(folder / _INDEX)
-    sync(folder)
+    manifest.seal(folder, {"key": key, **values})
     final = entries_folder() / key
     try:
         folder.rename(final)
     except OSError:
-        if not (final / _INDEX).is_file():
+        if not final.is_dir():
             raise
         shutil.rmtree(folder)
     sync(final.parent)
@@ -104,16 +102,17 @@ def start(key: str) -> Path:
 
 
 class Rows:
-    """An entry, open for reading; it may be deleted meanwhile without harm."""
+    """An entry, open for reading; it may be deleted meanwhile without harm.
+
+    What it holds was checked by :func:`is_whole`.
+    """
 
     def __init__(self, key: str) -> None:
-        """Raises ValueError for an entry whose files have not the size that they should have.
-
-        Raises OSError for one that does not exist.
-        """
+        """Raises OSError or DamagedError for an entry that is gone or has changed meanwhile."""
         folder = entries_folder() / key
-        os.utime(folder)  # the entries used longest ago are deleted first
-        values: dict[str, Any] = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        with contextlib.suppress(PermissionError):  # of another user, or read-only
+            os.utime(folder)  # the entries used longest ago are deleted first
+        values = manifest.read_manifest(folder)["about"]
         self.dtype: torch.dtype = getattr(torch, values["dtype"])
         self.tail = tuple(values["tail"])
         self.seconds: float = values["seconds"]  # that computing it took
@@ -131,7 +130,7 @@ class Rows:
             size = os.fstat(self._files[-1]).st_size
             if size != (ends[-1] if len(ends) else 0):
                 self.close()
-                raise ValueError(f"{folder} is damaged: {part}.bin has {size} bytes")
+                raise manifest.DamagedError(f"{folder}: {part}.bin has {size} bytes")
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -167,15 +166,41 @@ class Rows:
         self._files = []
 
 
+def is_whole(key: str) -> bool:
+    """Whether there is an entry of this name, every byte of which is as it was written.
+
+    One that is damaged is named, and deleted: it is computed anew.
+    """
+    folder = entries_folder() / key
+    if not folder.is_dir():
+        return False
+    try:
+        about = manifest.check(folder)
+    except manifest.DamagedError as error:
+        problem = str(error)
+    else:
+        if about["key"] == key:
+            return True
+        problem = f"{str(folder)!r} is the entry {about['key']} under another name"
+    print(f"frozen prefix: what is stored was damaged ({problem}) and is computed anew")
+    delete(folder)
+    return False
+
+
 def find(key: str) -> Rows | None:
-    """The entry of this name; one that is damaged is deleted."""
+    """The entry of this name, that :func:`is_whole`; None where it is gone."""
     try:
         return Rows(key)
-    except FileNotFoundError:
+    except (OSError, manifest.DamagedError):
         return None
-    except (ValueError, KeyError):  # cut off, or of another version
-        shutil.rmtree(entries_folder() / key, ignore_errors=True)
-        return None
+
+
+def delete(folder: Path) -> None:
+    """Take an entry away at once, its name first: nobody finds half of it."""
+    going = folder.with_name(f"{folder.name}{_GOING}-{os.getpid()}-{time.time_ns()}")
+    with contextlib.suppress(OSError):  # another program may be deleting it too
+        folder.rename(going)
+    shutil.rmtree(going, ignore_errors=True)
 
 
 def memory_of(tensor: Tensor) -> memoryview:
@@ -184,33 +209,42 @@ def memory_of(tensor: Tensor) -> memoryview:
     return memoryview(values)
 
 
-def make_room(size_bytes: int) -> bool:
+def make_room(size_bytes: int) -> str | None:
     """Delete abandoned folders and the entries used longest ago until ``size_bytes`` fit.
 
-    False where they cannot fit.
+    Why they cannot be stored, or None.
     """
     folder = entries_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(f"*{_WRITING}-*"):
-        if time.time() - _last_use(left) > ABANDONED_SECONDS:
-            shutil.rmtree(left, ignore_errors=True)
-    entries = sorted(_entries(), key=lambda entry: entry[1])
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+        entries = sorted(_entries(), key=lambda entry: entry[1])
+        _tidy(folder)
+    except OSError as error:
+        return f"{folder}: {error.strerror or error}"
     kept_bytes = sum(size for _, _, size in entries)
-    limit = min(LIMIT_BYTES, kept_bytes + shutil.disk_usage(folder).free // 2)
+    limit = min(LIMIT_BYTES, kept_bytes + free // 2)
     if size_bytes > limit:
-        return False
+        return f"{size_bytes / 2**30:.1f} GiB do not fit beside the rest in {folder}"
     for entry, _, entry_bytes in entries:
         if kept_bytes + size_bytes <= limit:
             break
-        shutil.rmtree(entry, ignore_errors=True)  # another program may be deleting it too
+        delete(entry)
         kept_bytes -= entry_bytes
-    return True
+    return None
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what nobody finished to write or to delete."""
+    for left in (*folder.glob(f"*{_WRITING}-*"), *folder.glob(f"*{_GOING}-*")):
+        if time.time() - _last_use(left) > ABANDONED_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _entries() -> Iterator[tuple[Path, float, int]]:
-    """(folder, last use, bytes) of every whole entry."""
+    """(folder, last use, bytes) of every whole entry; what others put there is none."""
     for entry in entries_folder().iterdir():
-        if _WRITING not in entry.name:
+        if _WRITING not in entry.name and _GOING not in entry.name and entry.is_dir():
             with contextlib.suppress(FileNotFoundError):  # deleted by another program
                 yield entry, _last_use(entry), sum(f.stat().st_size for f in entry.iterdir())
 

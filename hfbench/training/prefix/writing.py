@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -37,9 +37,9 @@ def write_entry(
     mode and without gradients.
     """
     main = accelerator.is_main_process
-    names = [str(store.start(key)) if main else ""]
-    broadcast_object_list(names)
-    folder = Path(names[0])
+    folder, refusal = _agreed(lambda: store.start(key), main)
+    if folder is None:
+        return refusal
     rank, processes = accelerator.process_index, accelerator.num_processes
     batches = alike_batches(len(samples), batch_size, lengths, slack=slack)
     mine = [Share(indices) for indices in batches[rank::processes]]
@@ -72,11 +72,24 @@ def write_entry(
         if main:
             shutil.rmtree(folder)
         return problem or "another process could not write"
+    seconds = seconds_before + time.perf_counter() - started
+
+    def finish() -> Path:
+        return store.finish(folder, key, writer, parts=processes, seconds=seconds)
+
+    return _agreed(finish, main)[1]
+
+
+def _agreed(act: Callable[[], Path], main: bool) -> tuple[Path | None, str | None]:
+    """What ``act`` gives on the main process, the only one that calls it, or why it could not."""
+    found: list[tuple[Path | None, str | None]] = [(None, None)]
     if main:
-        seconds = seconds_before + time.perf_counter() - started
-        store.finish(folder, key, writer, parts=processes, seconds=seconds)
-    accelerator.wait_for_everyone()
-    return None
+        try:
+            found = [(act(), None)]
+        except OSError as error:
+            found = [(None, f"{store.entries_folder()}: {error.strerror or error}")]
+    broadcast_object_list(found)
+    return found[0]
 
 
 def alike_batches(

@@ -1,0 +1,146 @@
+"""The folder of a run is the run's own, and one process's at a time.
+
+A run writes into a folder that is new, empty or its own, which a manifest marks. While a process
+works there it holds a lock of the operating system, which ends with the process however that ends.
+No large library is loaded.
+"""
+
+import errno
+import json
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from hfbench.disk import write_whole
+from hfbench.errors import UserError
+from hfbench.manifest import DamagedError, read_manifest, seal
+from hfbench.results import RESULT_FILE, RunResult
+
+LOCK, HOLDER = ".lock", ".holder.json"  # what keeps others out, and whose it is, for people
+_UNUSABLE = (
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+)
+# What killed writers leave: of hfbench.disk.write_whole, and of folders and files of ours.
+_LEFT_BEHIND = re.compile(r"\..+\.\d+\.tmp|\.partial-.+")
+
+
+@contextmanager
+def claimed(folder: Path, run: str) -> Iterator[None]:
+    """Within, ``folder`` exists, is marked as the one of ``run`` and is this process's alone.
+
+    What killed writers left in it is removed.
+
+    Raises UserError for a folder with files that no run wrote, of another run, with a link in it,
+    or in which another process works; and where it cannot be made.
+    """
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _check(folder, run)  # before anything is written
+            stack.enter_context(_locked(folder))
+            _check(folder, run)  # another process may have been faster
+            _tidy(folder)
+            _mark(folder, run)
+        except OSError as error:
+            if error.errno not in _UNUSABLE:
+                raise
+            raise UserError(
+                f"output_dir={str(folder)!r} cannot be used: {error.strerror}; choose another"
+            ) from error
+        yield
+
+
+def owner_of(folder: Path) -> str | None:
+    """The run whose folder this is, by its manifest or by its result; None where neither tells."""
+    try:
+        run: str = read_manifest(folder)["about"]["run"]
+        return run
+    except DamagedError:
+        try:
+            return RunResult.load(folder / RESULT_FILE).run_id
+        except UserError:  # missing, or damaged too
+            return None
+
+
+def _mark(folder: Path, run: str) -> None:
+    try:
+        read_manifest(folder)
+    except DamagedError:
+        seal(folder, {"run": run}, names=())
+
+
+def _check(folder: Path, run: str) -> None:
+    """Raise UserError unless the folder is empty or the one of ``run``, without links."""
+    owner = owner_of(folder)
+    if owner not in (None, run):
+        raise UserError(
+            f"{str(folder)!r} holds another run ({owner}, with other settings, data or "
+            "checkpoint): choose another output_dir or remove that folder"
+        )
+    others = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, HOLDER))
+    if owner is None and others:
+        shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        raise UserError(
+            f"{str(folder)!r} holds what no run wrote ({shown}), and stays as it is: choose a new "
+            "or an empty output_dir"
+        )
+    _refuse_links(folder)
+
+
+def _refuse_links(folder: Path) -> None:
+    for inside, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(inside, name)
+            if path.is_symlink():
+                raise UserError(
+                    f"{str(path)!r} is a link, and nothing is written through links: remove it, or "
+                    "choose another output_dir"
+                )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Within, no other process is. The system frees the lock of a process that is gone."""
+    lock, holder = FileLock(folder / LOCK), folder / HOLDER
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            f"{_who(holder)} is working in {str(folder)!r}: wait until it has ended, or choose "
+            "another output_dir"
+        ) from error
+    with lock:
+        now = datetime.now(UTC).astimezone().isoformat(sep=" ", timespec="seconds")
+        values = {"host": socket.gethostname(), "pid": os.getpid(), "since": now}
+        write_whole(holder, json.dumps(values))
+        try:
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+
+def _who(holder: Path) -> str:
+    try:
+        values = json.loads(holder.read_text(encoding="utf-8"))
+        return f"process {values['pid']} on {values['host']}, since {values['since']},"
+    except (OSError, ValueError):  # it has just begun, or just ended
+        return "another process"
+
+
+def _tidy(folder: Path) -> None:
+    for path in (*folder.iterdir(), *folder.glob("*/*")):
+        if _LEFT_BEHIND.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,0 +1,133 @@
+"""A run's folder: what is the user's stays, and two processes are never in it together."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from result_factory import make_result
+
+from hfbench.claim import claimed
+from hfbench.errors import UserError
+from hfbench.manifest import MANIFEST, check
+
+HOLD = """
+import sys
+from pathlib import Path
+from hfbench.claim import claimed
+with claimed(Path(sys.argv[1]), "run"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_new_folder_is_made_and_marked(tmp_path: Path) -> None:
+    folder = tmp_path / "a/b"
+    for _ in range(2):
+        with claimed(folder, "run"):
+            assert (folder / MANIFEST).is_file()
+
+
+@pytest.mark.parametrize(
+    "name", ["model/my_only_copy.pt", "state/thesis.txt", "best-ever.safetensors", "notes.md"]
+)
+def test_files_of_the_user_are_refused_and_stay(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    with (
+        pytest.raises(UserError, match=f"holds what no run wrote .{name.split('/')[0]}"),
+        claimed(tmp_path, "run"),
+    ):
+        pytest.fail("claimed")
+    assert [str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()] == [name]
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
+    with claimed(tmp_path, "one"):
+        pass
+    with pytest.raises(UserError, match=r"holds another run \(one"), claimed(tmp_path, "two"):
+        pytest.fail("claimed")
+
+
+@pytest.mark.parametrize("run", ["mine", "other"])
+def test_a_folder_without_a_manifest_is_known_by_its_result(tmp_path: Path, run: str) -> None:
+    """An earlier version wrote none."""
+    make_result(run_id="mine").save(tmp_path / "result.json")
+    if run == "mine":
+        with claimed(tmp_path, run):
+            assert (tmp_path / MANIFEST).is_file()
+    else:
+        with pytest.raises(UserError, match="holds another run"), claimed(tmp_path, run):
+            pytest.fail("claimed")
+
+
+def test_a_second_process_is_told_who_works_there_until_that_one_is_dead(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as holder:  # type: ignore[call-overload]
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(UserError, match=rf"process {holder.pid} on .+, since .+ is working"),
+            claimed(tmp_path, "run"),
+        ):
+            pytest.fail("claimed")
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    with claimed(tmp_path, "run"):
+        pass
+
+
+@pytest.mark.parametrize("where", ["model", "state/step-000000001-epoch-000001", "result.json"])
+def test_links_inside_are_refused(tmp_path: Path, where: str) -> None:
+    folder = tmp_path / "run"
+    with claimed(folder, "run"):
+        pass
+    (folder / where).parent.mkdir(exist_ok=True)
+    (folder / where).symlink_to(tmp_path)
+    with pytest.raises(UserError, match="is a link"), claimed(folder, "run"):
+        pytest.fail("claimed")
+
+
+def test_an_error_inside_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), claimed(tmp_path, "run"):
+        raise PermissionError(13, "not about the folder")
+
+
+@pytest.mark.parametrize("name", [MANIFEST, "result.json"])
+def test_one_of_the_two_marks_may_be_damaged(tmp_path: Path, name: str) -> None:
+    with claimed(tmp_path, "mine"):
+        make_result(run_id="mine").save(tmp_path / "result.json")
+    (tmp_path / name).write_text("{")
+    with claimed(tmp_path, "mine"):
+        assert check(tmp_path) == {"run": "mine"}
+
+
+def test_what_killed_writers_left_goes(tmp_path: Path) -> None:
+    with claimed(tmp_path, "run"):
+        (tmp_path / ".result.json.123.tmp").write_text("half")
+        (tmp_path / ".partial-model").mkdir()
+        (tmp_path / ".partial-model/config.json").write_text("half")
+        (tmp_path / "state").mkdir()
+        (tmp_path / "state/.partial-step-000000001-epoch-000001").mkdir()
+        (tmp_path / "notes.tmp").write_text("not ours")
+    with claimed(tmp_path, "run"):
+        left = sorted(path.name for path in tmp_path.iterdir())
+    assert set(left) - {".lock"} == {".holder.json", MANIFEST, "notes.tmp", "state"}
+    assert not any((tmp_path / "state").iterdir())
+
+
+def test_a_folder_that_cannot_be_made_is_a_message(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file/run", tmp_path / ("x" * 300)):
+        with pytest.raises(UserError, match="cannot be used"), claimed(folder, "run"):
+            pytest.fail("claimed")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_a_message(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="cannot be used"), claimed(tmp_path / "run", "run"):
+        pytest.fail("claimed")

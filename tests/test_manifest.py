@@ -1,0 +1,62 @@
+"""A folder of ours is whole, or what is wrong with it is named."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hfbench.manifest import MANIFEST, DamagedError, check, seal
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "part").mkdir()
+    (tmp_path / "a.bin").write_bytes(bytes(range(256)))
+    (tmp_path / "part/b.txt").write_text("b")
+    seal(tmp_path, {"run": "one"})
+    return tmp_path
+
+
+def test_a_whole_folder_says_whose_it_is(folder: Path) -> None:
+    assert check(folder) == {"run": "one"}
+    assert list(json.loads((folder / MANIFEST).read_text())["files"]) == ["a.bin", "part/b.txt"]
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def _link(path: Path) -> None:
+    other = path.with_name("elsewhere")
+    path.rename(other)
+    path.symlink_to(other)
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "deleted": Path.unlink,
+    "half": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: path.write_bytes(b""),
+    "flipped": _flip,
+    "link": _link,
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["a.bin", "part/b.txt", MANIFEST])
+def test_every_damage_names_its_file(folder: Path, name: str, damage: str) -> None:
+    DAMAGES[damage](folder / name)
+    with pytest.raises(DamagedError, match=Path(name).name):
+        check(folder)
+
+
+def test_a_manifest_of_another_version_is_no_proof(folder: Path) -> None:
+    values = json.loads((folder / MANIFEST).read_text())
+    values["about"]["run"] = "two"  # by hand: its checksum stays
+    (folder / MANIFEST).write_text(json.dumps(values))
+    with pytest.raises(DamagedError, match="not as it was written"):
+        check(folder)
