@@ -14,6 +14,7 @@ bfloat16 product on a CPU without matrix units copies its weight and keeps a flo
 convolution keeps its input in another layout. One such buffer lives at a time.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -22,17 +23,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-    UnsupportedFakeTensorException,
-    UnsupportedMutationAliasingException,
-    UnsupportedOperatorException,
-)
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
-from hfbench.errors import NotTraceableError
+from hfbench.errors import NotTraceableError, measuring
 from hfbench.models.checkpointing import gradient_checkpointing as checkpointing
 from hfbench.models.structure import Structure
 from hfbench.recorder import Kernel, Recorder, replaced_tensors
@@ -41,13 +35,6 @@ from hfbench.strategies import set_training_mode
 Precision = Literal["no", "bf16", "fp16"]
 
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_NEED_DATA = (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    UnsupportedFakeTensorException,
-    UnsupportedMutationAliasingException,
-    UnsupportedOperatorException,
-)
 
 
 @dataclass(frozen=True)
@@ -106,7 +93,7 @@ def trace_step(
             attention is traced unfused.
 
     Raises:
-        NotTraceableError: the model's computation depends on values.
+        NotTraceableError: the model's computation depends on values, or fails without them.
         UserError: it has no gradient checkpointing.
     """
     set_training_mode(model, structure)
@@ -114,6 +101,7 @@ def trace_step(
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
     recorder = Recorder()
     with (
+        _traced(model),
         _without_random_masks(model),
         _without_alignments(model),
         checkpointing(model) if gradient_checkpointing else nullcontext(),
@@ -134,18 +122,13 @@ def trace_step(
                 recorder.add_gradient
             )
         with recorder:
-            try:
-                with torch.autocast(
-                    device_type, AUTOCAST_DTYPES.get(precision), enabled=precision != "no"
-                ):
-                    loss: Tensor = model(**batch).loss
-                saved = recorder.working_bytes
-                forward_flops = recorder.flops
-                loss.backward()  # type: ignore[no-untyped-call]
-            except _NEED_DATA as error:
-                raise NotTraceableError(
-                    f"this model's cost cannot be planned without its data: {error}"
-                ) from error
+            with torch.autocast(
+                device_type, AUTOCAST_DTYPES.get(precision), enabled=precision != "no"
+            ):
+                loss: Tensor = model(**batch).loss
+            saved = recorder.working_bytes
+            forward_flops = recorder.flops
+            loss.backward()  # type: ignore[no-untyped-call]
     return StepCost(
         saved_activation_bytes=saved,
         working_peak_bytes=recorder.working_peak,
@@ -173,7 +156,7 @@ def trace_modules(
 
     Otherwise as :func:`trace_step`, on the CPU. ``watched`` has any names for modules of the model.
 
-    Raises UserError if the model's computation depends on values.
+    Raises NotTraceableError if the model's computation depends on values, or fails without them.
     """
     model.eval()
     device = torch.device("cpu")
@@ -194,6 +177,7 @@ def trace_modules(
         calls.append(ModuleCall(name, flops - inner, tuple(tensor.shape)))
 
     with ExitStack() as stack:
+        stack.enter_context(_traced(model))
         for name, module in watched.items():
             for handle in (
                 module.register_forward_pre_hook(start),
@@ -206,6 +190,24 @@ def trace_modules(
         stack.enter_context(recorder)
         model(**batch)
     return calls
+
+
+@contextmanager
+def _traced(model: nn.Module) -> Iterator[None]:
+    """Within, whatever ends a trace becomes a NotTraceableError: no code of a model foresaw one.
+
+    PyTorch logs the traceback of a failing shape function; the error says it in a line.
+    """
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        with measuring(
+            f"the cost of {type(model).__name__} cannot be traced without its data",
+            NotTraceableError,
+        ):
+            yield
+    finally:
+        logger.disabled = disabled
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from hfbench.config import HubConfig, RunConfig
+from hfbench.errors import NotMeasuredError
 from hfbench.plan import ASSUMED_WATTS, StrategyPlan
 from hfbench.prediction import RunPlan, plan_run, training_steps
 from hfbench.preparation import describe, make_accelerator, prepare, settle_threads
@@ -25,8 +26,12 @@ def dry_run(config: RunConfig) -> None:
     settle_threads(task, accelerator)
     prepared = prepare(config, task, accelerator)
     accelerator.print(describe(config, prepared))
-    plan = plan_run(config, prepared, accelerator)
-    accelerator.print(format_entries([*_cost(config, plan), *_files(config, plan.typical)]))
+    try:
+        plan = plan_run(config, prepared, accelerator)
+        rows = [*_cost(config, plan), *_files(config, plan.typical)]
+    except NotMeasuredError as error:
+        rows = [("cost", f"nothing is predicted: {error}"), *_files(config, None)]
+    accelerator.print(format_entries(rows))
     accelerator.print("\nNothing was trained and nothing written.")
     accelerator.end_training()
 
@@ -71,7 +76,8 @@ def _cost(config: RunConfig, plan: RunPlan) -> list[tuple[str, str]]:
     return rows
 
 
-def _files(config: RunConfig, plan: StrategyPlan) -> list[tuple[str, str]]:
+def _files(config: RunConfig, plan: StrategyPlan | None) -> list[tuple[str, str]]:
+    """What would be written where; without sizes where there is no plan."""
     folder = run_folder(config)
     finished = finished_result(folder, config)
     holds = "new"
@@ -79,14 +85,17 @@ def _files(config: RunConfig, plan: StrategyPlan) -> list[tuple[str, str]]:
         holds = "holds this run, finished: nothing would be done"
     elif any(Path(folder, STATE).glob("*")):
         holds = "holds an interrupted run, which would go on"
-    trained = plan.memory.gradients  # as many values
-    training = (KEPT + 1) * (2 * trained + plan.memory.optimizer)  # of states and best parameters
+    model, training = f"{MODEL_FOLDER}/", f"{STATE}/ and {BEST}/"
+    if plan is not None:
+        trained = plan.memory.gradients  # as many values
+        needed = (KEPT + 1) * (2 * trained + plan.memory.optimizer)  # states and best parameters
+        model += f" of {mib(plan.size.saved_bytes)} MiB"
+        training += f" of at most {mib(needed)} MiB"
     return [
         ("folder", f"{folder} ({holds})"),
         (
             "files",
-            f"{RESULT_FILE}; {MODEL_FOLDER}/ of {mib(plan.size.saved_bytes)} MiB and the "
-            f"processor; while it trains {STATE}/ and {BEST}/ of at most {mib(training)} MiB",
+            f"{RESULT_FILE}; {model} and the processor; while it trains {training}",
         ),
         ("push", _target(config.hub)),
     ]

@@ -1,5 +1,8 @@
 """The errors that the command line turns into one message and an exit code."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(ValueError):
     """A mistake of the user: the message names the value, the choices and the fix. Exit code 2."""
@@ -25,7 +28,11 @@ class TrainingFailedError(RuntimeError):
     exit_code = 1
 
 
-class NotTraceableError(UserError):
+class NotMeasuredError(UserError):
+    """An estimate, or a measurement of the machine, that failed: a run goes on without it."""
+
+
+class NotTraceableError(NotMeasuredError):
     """A model's cost cannot be known without running it on real data."""
 
 
@@ -39,3 +46,31 @@ class HubUnreachableError(RuntimeError):
     """The Hugging Face Hub is needed and does not answer. Exit code 3."""
 
     exit_code = 3
+
+
+@contextmanager
+def measuring(what: str, failure: type[NotMeasuredError] = NotMeasuredError) -> Iterator[None]:
+    """Within, whatever goes wrong becomes a ``failure`` that says what it was.
+
+    What people can mend (UserError), exhausted memory and Ctrl-C stay what they are.
+
+    ``what``: what cannot be had then, as a sentence without its full stop.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        lines = str(error).strip().splitlines()
+        said = f": {lines[0]}" if lines else ""
+        raise failure(f"{what} ({type(error).__name__}{said})") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of the GPU or of the machine was exhausted."""
+    signs = ("out of memory", "allocate memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    )

@@ -167,7 +167,8 @@ def plan_strategy(
         make_inputs: number of samples -> batch, of which only shapes and dtypes are read.
         calibration: of this machine at the workload's precision; gives the times.
 
-    Raises NotTraceableError for qlora, and for a model whose computation depends on its data.
+    Raises NotTraceableError for qlora, and for a model whose computation depends on its data or
+    fails without them.
     """
     if parse_strategy(strategy).name == "qlora":
         raise NotTraceableError(

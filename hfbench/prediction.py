@@ -11,6 +11,7 @@ from torch import Tensor
 from hfbench.calibration import Calibration, calibrate
 from hfbench.config import RunConfig
 from hfbench.cost import Precision
+from hfbench.errors import measuring
 from hfbench.plan import StrategyPlan, Workload, plan_strategy
 from hfbench.preparation import Prepared
 from hfbench.results import Prediction
@@ -38,8 +39,14 @@ def plan_run(config: RunConfig, prepared: Prepared, accelerator: Accelerator) ->
 
     The model keeps its parameters; its mode is that of training afterwards.
 
-    Raises NotTraceableError for a model whose computation depends on its data.
+    Raises NotMeasuredError whatever of it fails; NotTraceableError for a model whose computation
+    depends on its data.
     """
+    with measuring("the cost of this training cannot be estimated"):
+        return _plan_run(config, prepared, accelerator)
+
+
+def _plan_run(config: RunConfig, prepared: Prepared, accelerator: Accelerator) -> RunPlan:
     workload = workload_of(
         config,
         len(prepared.data.train),

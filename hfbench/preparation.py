@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 from torch import nn
 
 from hfbench.config import RunConfig, StrategyConfig
 from hfbench.data.splits import describe as describe_data
-from hfbench.errors import UserError
+from hfbench.errors import NotMeasuredError, UserError, measuring
 from hfbench.models.configuration import DEFAULT_LABELS
 from hfbench.models.loading import load_config
 from hfbench.models.meta import Head, new_parameters
@@ -41,6 +41,7 @@ from hfbench.training.precision import (
     choose_precision,
     process_state,
 )
+from hfbench.training.rounds import measured_for_all
 from hfbench.training.threads import choose_threads
 
 
@@ -67,10 +68,14 @@ def make_accelerator(config: RunConfig) -> Accelerator:
     tracked = config.tracker != "none"
     precision: str = config.training.mixed_precision
     if precision == "auto":
-        with working("measuring which precision is the fastest"):
-            choice = measure_precision(config)
-        precision = choice.precision
-        process_state().print(f"precision: {choice}")
+        try:
+            with working("measuring which precision is the fastest"):
+                choice = measure_precision(config)
+        except NotMeasuredError as error:
+            precision, said = "no", f"no (float32), {error}"
+        else:
+            precision, said = choice.precision, str(choice)
+        process_state().print(f"precision: {said}")
     accelerator = Accelerator(
         mixed_precision=precision,
         log_with=config.tracker if tracked else None,
@@ -90,13 +95,13 @@ def make_accelerator(config: RunConfig) -> Accelerator:
 
 
 def measure_precision(config: RunConfig) -> PrecisionChoice:
-    """Which precision is faster for such a network; the main process measures for all."""
+    """Which precision is faster for such a network; the main process measures for all.
+
+    Raises NotMeasuredError where the measurement fails.
+    """
     state = process_state()
     measure = _precision_measurement(config, state.device)
-    found = [measure() if state.is_main_process else None]
-    broadcast_object_list(found)
-    assert found[0] is not None
-    return found[0]
+    return measured_for_all(measure, is_main=state.is_main_process)
 
 
 def _precision_measurement(
@@ -135,8 +140,17 @@ def settle_threads(task: Task, accelerator: Accelerator) -> int | None:
     """Choose the processor's threads for one CPU process; None where others have that say."""
     if accelerator.device.type != "cpu" or accelerator.num_processes > 1:
         return None
-    with working("measuring how many threads are the fastest"):
-        return choose_threads(task.step_probe()).threads
+    before = torch.get_num_threads()
+    try:
+        with (
+            working("measuring how many threads are the fastest"),
+            measuring("it cannot be measured whether another number is faster"),
+        ):
+            return choose_threads(task.step_probe()).threads
+    except NotMeasuredError as error:
+        torch.set_num_threads(before)
+        accelerator.print(f"threads: {before}, {error}")
+        return before
 
 
 def prepare(config: RunConfig, task: Task, accelerator: Accelerator) -> Prepared:

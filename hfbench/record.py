@@ -89,6 +89,7 @@ class Record:
             "hardware": provenance.hardware(),
             "parameters": None,
             "predicted": None,
+            "not_predicted": None,
             "history": (),
             "primary_metric": primary_metric,
             "greater_is_better": greater_is_better,

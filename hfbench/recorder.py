@@ -1,5 +1,6 @@
 """Sees what PyTorch does below autograd: operations with FLOPs and bytes, and the live memory."""
 
+import math
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -20,6 +22,39 @@ KernelKind = Literal["matmul", "convolution", "attention", "random", "special", 
 _aten = torch.ops.aten
 
 
+def _grouped_shape(left: torch.Size, right: torch.Size, groups: int) -> tuple[int, ...]:
+    """Of a product of matrices in groups, as ``torch.nn.functional.grouped_mm`` documents it.
+
+    Where a matrix has two dimensions, the groups lie behind each other in one of them: in the rows
+    of the left and the columns of the right one, or, if both have two, where they are summed.
+    """
+    if len(left) == len(right) == 2:
+        return groups, left[0], right[1]
+    if len(left) == len(right) == 3:
+        return left[0], left[1], right[2]
+    return left[-2], right[-1]
+
+
+def _grouped_product(
+    left: Tensor,
+    right: Tensor,
+    offs: Tensor | None = None,
+    bias: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+) -> Tensor:
+    """What the kernel gives, for fake tensors of any dtype: PyTorch's own shape function of it
+    knows 16 bits only, while the kernels take float32 too."""
+    groups = 1 if offs is None else offs.shape[0]
+    shape = _grouped_shape(left.shape, right.shape, groups)
+    return left.new_empty(shape, dtype=out_dtype or left.dtype)
+
+
+def _grouped_flops(left: Tensor, right: Tensor, *rest: Any, **named: Any) -> int:
+    """Of all groups together, however their rows are divided among them."""
+    groups = left.shape[0] if left.ndim == right.ndim == 3 else 1
+    return 2 * groups * math.prod(left.shape[-2:]) * right.shape[-1]
+
+
 # PyTorch's counter knows the fused attention of CUDA only; the CPU's has the same arguments.
 _FLOP_FORMULAS: dict[Any, Callable[..., int]] = {
     **flop_registry,
@@ -29,6 +64,7 @@ _FLOP_FORMULAS: dict[Any, Callable[..., int]] = {
     _aten._scaled_dot_product_flash_attention_for_cpu_backward: flop_registry[
         _aten._scaled_dot_product_flash_attention_backward
     ],
+    _aten._grouped_mm: _grouped_flops,
 }
 _CONVOLUTIONS = {
     _aten.convolution,
@@ -117,7 +153,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if func is _aten._local_scalar_dense.default:
             return _answer(args[0])
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
+        if func is _aten._grouped_mm.default and isinstance(args[0], FakeTensor):
+            out = _grouped_product(*args, **kwargs)
+        else:
+            out = func(*args, **kwargs)
         made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
         for tensor in made:
             self._follow(tensor)

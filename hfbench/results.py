@@ -130,7 +130,7 @@ class RunResult:
     git: dict[str, Any] | None
     hardware: dict[str, Any]
     parameters: ParameterReport | None
-    predicted: Prediction | None  # None where the computation depends on the data
+    predicted: Prediction | None
     history: tuple[EpochRecord, ...]
     primary_metric: str  # key of test_metrics and of each record's validation
     best_validation: float | None  # primary metric of the kept checkpoint on the validation split
@@ -146,6 +146,7 @@ class RunResult:
     num_processes: int
     started_at: str  # ISO 8601 with time zone
     greater_is_better: bool = True  # of the primary metric
+    not_predicted: str | None = None  # why there is no prediction
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -217,7 +218,7 @@ class RunResult:
                 f"{source}: schema_version {version!r} is not readable here, only "
                 f"{SCHEMA_VERSION}; run again or use the hfbench version that wrote it"
             )
-        built: dict[str, Any] = dict(values)
+        built: dict[str, Any] = {"not_predicted": None, **values}  # older results had no reason
         built["history"] = tuple(
             _build(EpochRecord, record, source) for record in _list(values, "history", source)
         )

@@ -16,9 +16,10 @@ from hfbench.config import RunConfig, flatten
 from hfbench.data.bad_rows import BAD_ROWS_FILE, write_bad_rows
 from hfbench.errors import (
     HubUnreachableError,
-    NotTraceableError,
+    NotMeasuredError,
     TrainingFailedError,
     UserError,
+    is_out_of_memory,
 )
 from hfbench.expectation import duration
 from hfbench.models.checkpointing import gradient_checkpointing
@@ -34,7 +35,7 @@ from hfbench.preparation import (
     settle_threads,
 )
 from hfbench.record import Record, finished_result, run_folder, run_id
-from hfbench.results import UNTRAINED, Prediction, RunResult, Status
+from hfbench.results import UNTRAINED, RunResult, Status
 from hfbench.saving import MODEL_FOLDER, save_model
 from hfbench.status import working
 from hfbench.strategies import layer_decay, set_training_mode, unfreezing
@@ -102,7 +103,7 @@ def run(config: RunConfig, *, brief: bool = False) -> RunResult:
             record.write("failed", "the process ended before the run: killed, or interrupted")
         start_tracker(config, accelerator)
         with computing_less(config, prepared, accelerator, record) as shortened:
-            record.update(predicted=foretell(config, shortened, accelerator))
+            record.update(**foretell(config, shortened, accelerator))
             test = score_untrained(config, shortened, accelerator)
             with working(f"training {config.strategy.label}, seed {config.seed}"):
                 fitted = train(config, shortened, accelerator, folder)
@@ -185,21 +186,21 @@ def start_tracker(config: RunConfig, accelerator: Accelerator) -> None:
         accelerator.init_trackers("hfbench", config=values)
 
 
-def foretell(config: RunConfig, prepared: Prepared, accelerator: Accelerator) -> Prediction | None:
-    """What the training is going to need; None, said aloud, where only running it could tell."""
+def foretell(config: RunConfig, prepared: Prepared, accelerator: Accelerator) -> dict[str, Any]:
+    """What the training is going to need or, said aloud, why only running it can tell."""
     try:
         with working("tracing what a step needs"):
             plan = plan_run(config, prepared, accelerator)
-    except NotTraceableError as error:
+    except NotMeasuredError as error:
         accelerator.print(f"nothing is predicted: {error}")
-        return None
+        return {"not_predicted": str(error)}
     found = predict(plan, accelerator)
     steps = training_steps(config, plan.typical.workload)
     accelerator.print(
         f"expected: {steps:,} steps of {1e3 * found.step_seconds:.3g} ms, about "
         f"{duration(steps * found.step_seconds)} of training"
     )
-    return found
+    return {"predicted": found}
 
 
 def score_untrained(
@@ -304,14 +305,6 @@ def save(
             store_check(model, check, folder / CHECK_FILE)
     accelerator.wait_for_everyone()
     return saved_bytes
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the memory of the GPU or of the machine was exhausted."""
-    signs = ("out of memory", "allocate memory", "ALLOC_FAILED")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
-    )
 
 
 def _training_fields(fitted: FitResult) -> dict[str, Any]:

@@ -199,3 +199,19 @@ def test_runs_have_the_losses_of_all_positions(
     monkeypatch.setattr(run_module, "narrowed", lambda *arguments: nullcontext(()))
     assert narrow == pytest.approx(losses("wide"), rel=1e-5)
     assert "only the first position" not in capsys.readouterr().out
+
+
+def test_a_block_that_keeps_ranges_of_its_activations_is_left_alone() -> None:
+    """I-BERT's are over all positions of a training batch, and are saved with the model."""
+    torch.manual_seed(0)
+    config = transformers.IBertConfig(
+        vocab_size=200,
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+    )
+    model = transformers.IBertForSequenceClassification(config)
+    probe = probe_of(model, make_batch("bert"))
+    with narrowed(model, find_structure(model), probe, Accelerator()) as names:
+        assert names == ()

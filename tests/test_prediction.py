@@ -131,5 +131,7 @@ def test_a_model_that_asks_for_its_data_is_trained_without_a_prediction(
     prepared.model.bert.register_forward_pre_hook(
         lambda module, arguments: (arguments[0][:, : int(arguments[0].max())],)
     )
-    assert foretell(config, prepared, make_accelerator(config)) is None
-    assert "nothing is predicted: this model asks for the value" in capsys.readouterr().out
+    found = foretell(config, prepared, make_accelerator(config))
+    assert list(found) == ["not_predicted"]
+    assert f"nothing is predicted: {found['not_predicted']}\n" in capsys.readouterr().out
+    assert found["not_predicted"].startswith("this model asks for the value")

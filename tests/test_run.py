@@ -18,11 +18,11 @@ from tiny_runs import overrides
 
 from hfbench.cli import recipe_main
 from hfbench.config import NETWORK_TASKS, load_config
-from hfbench.errors import TrainingFailedError
+from hfbench.errors import TrainingFailedError, is_out_of_memory
 from hfbench.exits import guarded
 from hfbench.record import run_id
 from hfbench.results import RunResult
-from hfbench.run import is_out_of_memory, run
+from hfbench.run import run
 from hfbench.saving import check_saved, load_model
 from hfbench.tasks import TASKS, make_task
 from hfbench.training import state

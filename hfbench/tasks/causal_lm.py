@@ -18,6 +18,7 @@ from hfbench.data.texts import limit_of, load_texts
 from hfbench.data.tokens import IGNORED, Padding, TokenSamples
 from hfbench.errors import UserError
 from hfbench.models import loading
+from hfbench.models.vocabulary import check_vocabulary
 from hfbench.tasks.base import Answer, BuiltModel, Candidate, PredictingTask, Samples, TaskData
 from hfbench.tasks.generation import Sampling, generate, generation_scores
 from hfbench.tasks.language_scores import (
@@ -201,13 +202,7 @@ class CausalLM(PredictingTask):
             model, new = loading.load_model(self.config.model, config, self.model_class)
         # transformers reads it from the class's name, and warns where it is not (GPT2LMHeadModel).
         cast(Any, model).loss_type = "ForCausalLM"
-        vocabulary = cast(Any, model).get_input_embeddings().num_embeddings
-        if len(self.processor) > vocabulary:
-            raise UserError(
-                f"checkpoint {self.config.model.checkpoint!r}: its tokenizer has "
-                f"{len(self.processor)} tokens and its embedding {vocabulary}; they do not belong "
-                "together"
-            )
+        check_vocabulary(model, len(self.processor), self.config.model.checkpoint)
         self._check_causal(model)
         return BuiltModel(model, new)
 

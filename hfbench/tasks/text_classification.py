@@ -13,6 +13,7 @@ from hfbench.data.media import Facts, Unreadable
 from hfbench.data.tokens import Padding, TokenSamples
 from hfbench.errors import UserError
 from hfbench.models import loading
+from hfbench.models.vocabulary import check_vocabulary
 from hfbench.tasks.base import BuiltModel, Samples, TaskData
 from hfbench.tasks.classification import ClassificationTask
 
@@ -110,13 +111,7 @@ class TextClassification(ClassificationTask):
 
     def build_model(self, data: TaskData) -> BuiltModel:
         built = super().build_model(data)
-        vocabulary = built.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
-        if len(self.processor) > vocabulary:
-            raise UserError(
-                f"checkpoint {self.config.model.checkpoint!r}: its tokenizer has "
-                f"{len(self.processor)} tokens and its embedding {vocabulary}; they do not belong "
-                "together"
-            )
+        check_vocabulary(built.model, len(self.processor), self.config.model.checkpoint)
         return built
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:

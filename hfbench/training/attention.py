@@ -13,16 +13,16 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.nn.functional import dropout, scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
 from hfbench import provenance
 from hfbench.answers import cached
+from hfbench.errors import NotMeasuredError, measuring
 from hfbench.models.attention import can_write_out, written_out
 from hfbench.training.probe import Probe
-from hfbench.training.rounds import medians
+from hfbench.training.rounds import measured_for_all, medians
 
 MIN_GAIN = 1.1  # so many times as fast must the other way be
 DROPOUT_NAMES = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
@@ -76,12 +76,18 @@ def fastest_attention(model: nn.Module, probe: Probe, accelerator: Accelerator) 
 
     Yields ``as loaded`` or ``written out``.
     """
-    sizes = None
+    choice = None
     if accelerator.device.type == "cpu" and can_write_out(model):
-        sizes = _sizes(model, probe, bf16=accelerator.mixed_precision == "bf16")
-    choice = None if sizes is None else _choose_for_all(sizes, accelerator)
-    if choice is not None:
-        accelerator.print(f"attention, {sizes}: {choice}")
+        try:
+            with measuring("it cannot be measured"):
+                sizes = _sizes(model, probe, bf16=accelerator.mixed_precision == "bf16")
+            if sizes is not None:
+                is_main = accelerator.is_main_process
+                choice = measured_for_all(lambda: choose_attention(sizes), is_main=is_main)
+        except NotMeasuredError as error:
+            accelerator.print(f"attention: as loaded, {error}")
+        if choice is not None:
+            accelerator.print(f"attention, {sizes}: {choice}")
     if choice is None or choice.as_loaded:
         yield "as loaded"
         return
@@ -99,14 +105,6 @@ def choose_attention(sizes: AttentionSizes) -> AttentionChoice:
             float(kept["own_seconds"]), float(kept["written_out_seconds"])
         ),
     )
-
-
-def _choose_for_all(sizes: AttentionSizes, accelerator: Accelerator) -> AttentionChoice:
-    """The main process measures, because processes should compute alike."""
-    found = [choose_attention(sizes) if accelerator.is_main_process else None]
-    broadcast_object_list(found)
-    assert found[0] is not None
-    return found[0]
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, dropout_p: float = 0.0) -> Tensor:

@@ -120,10 +120,13 @@ class _Search:
         """Whether a pass changes later ones, or a sample the others.
 
         BigBird gives up its sparse attention for good after a short sample; the statistics of a
-        training batch are over all its positions.
+        training batch are over all its positions (batch norms, I-BERT's ranges of activations, and
+        whatever else keeps numbers that are no parameters).
         """
         return any(hasattr(module, "set_attention_type") for module in self.model.modules()) or any(
-            isinstance(module, _BatchNorm) for module in self.candidates.values()
+            isinstance(module, _BatchNorm)
+            or any(buffer.is_floating_point() for buffer in module.buffers())
+            for module in self.candidates.values()
         )
 
     @torch.no_grad()

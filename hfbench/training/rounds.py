@@ -4,11 +4,36 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
+from accelerate.utils import broadcast_object_list
+
+from hfbench.errors import NotMeasuredError, measuring
+
+T = TypeVar("T")
 
 MIN_ROUNDS, MAX_ROUNDS = 3, 15
 ROUND_SECONDS = 0.5  # no further round begins after so long
+
+
+def measured_for_all(measure: Callable[[], T], *, is_main: bool) -> T:
+    """What the main process measures, on every process: they should compute alike.
+
+    Raises NotMeasuredError on all of them where it fails.
+    """
+    found: list[T | NotMeasuredError | None] = [None]
+    if is_main:
+        try:
+            with measuring("it cannot be measured"):
+                found = [measure()]
+        except NotMeasuredError as error:  # the others wait for an answer
+            found = [error]
+    broadcast_object_list(found)
+    if isinstance(found[0], NotMeasuredError):
+        raise found[0]
+    assert found[0] is not None
+    return found[0]
 
 
 def medians(ways: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
