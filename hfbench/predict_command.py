@@ -77,7 +77,7 @@ def predict(options: argparse.Namespace) -> str:
     inputs = read_inputs(
         options.inputs,
         trained.task.modality,
-        standard_input=sys.stdin,
+        standard_input=sys.stdin.buffer,
         training_columns=trained.training_columns,
         text_column=options.text_column,
     )

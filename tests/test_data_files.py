@@ -11,10 +11,10 @@ from datasets import ClassLabel, Dataset, Features, Value
 from PIL import Image
 
 from hfbench.config import DataConfig
-from hfbench.data.files import load_table
 from hfbench.data.media import decode_image
 from hfbench.data.sources import load_bundled
 from hfbench.data.splits import load_splits
+from hfbench.data.tables import load_table
 from hfbench.errors import UserError
 
 # ---- local files
@@ -23,8 +23,8 @@ from hfbench.errors import UserError
 def test_csv_fields_may_be_quoted_and_tsv_quotes_are_characters(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('text,label\n"one, two ""x""\nthree",0\nfour,1\n')
     (tmp_path / "a.tsv").write_text('label\ttext\n0\t" one\n1\ttwo\n')
-    assert load_table(tmp_path / "a.csv")["text"][0] == 'one, two "x"\nthree'
-    assert load_table(tmp_path / "a.tsv")["text"][0] == '" one'
+    assert load_table(tmp_path / "a.csv").rows["text"][0] == 'one, two "x"\nthree'
+    assert load_table(tmp_path / "a.tsv").rows["text"][0] == '" one'
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,9 @@ def test_shards_with_columns_of_different_types_are_an_error(tmp_path: Path) -> 
     for number, label in enumerate((1, "b")):
         rows = {"text": ["w"], "label": [label]}
         Dataset.from_dict(rows).to_parquet(tmp_path / f"train-{number}.parquet")
-    with pytest.raises(UserError, match=r"split 'train'.*train-0.parquet, train-1.*same types"):
+    with pytest.raises(
+        UserError, match=r"'label' cannot be read: .*int64.* in train-0.parquet and .*string.*same"
+    ):
         load_splits(DataConfig(source=str(tmp_path)), "text")
 
 
@@ -77,7 +79,9 @@ def test_a_row_without_an_image_is_named(
     rows = {"image": [value, None] * 20, "label": list("aabb" * 10)}
     typed = Dataset.from_dict(rows).cast(Features({"image": kind, "label": Value("string")}))
     typed.to_parquet(tmp_path / "train.parquet")
-    with pytest.raises(UserError, match=r"train row 1: no file .*'image' is empty"):
+    with pytest.raises(
+        UserError, match=r"train row 1 \(.*train.parquet, row 1\): no file .*'image' is empty"
+    ):
         load_splits(DataConfig(source=str(tmp_path)), "image")
 
 

@@ -9,6 +9,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from hfbench.config import DataConfig, load_config
 from hfbench.data.columns import Columns, Modality, detect_columns
 from hfbench.data.labels import OneLabel, find_labels
+from hfbench.data.rows import Source
 from hfbench.data.splits import describe, fingerprint, load_splits
 from hfbench.errors import UserError
 
@@ -190,7 +191,9 @@ def test_other_column_names_in_another_split_are_mapped_and_noted(tmp_path: Path
 def test_a_label_that_train_lacks_is_named(tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv", labels="ab")
     write_csv(tmp_path / "test.csv", labels="abc")
-    with pytest.raises(UserError, match=r"test row 2: the label 'c', which train lacks"):
+    with pytest.raises(
+        UserError, match=r"test row 2 \(.*test.csv, line 4\): the label 'c', which train lacks"
+    ):
         load_splits(DataConfig(source=str(tmp_path)), "text")
 
 
@@ -237,7 +240,7 @@ def test_splits_that_nothing_reads_are_named(
 ) -> None:
     rows = Dataset.from_dict({"text": [f"words {i}" for i in range(40)], "label": 20 * ["x", "y"]})
     splits = dict.fromkeys(("train", "test", *extra), rows)
-    monkeypatch.setattr("hfbench.data.splits.load_source", lambda _: splits)
+    monkeypatch.setattr("hfbench.data.splits.load_source", lambda _: Source.of(splits))
     notes = load_splits(DataConfig(source="a/b"), "text").summary["notes"]
     said = [note for note in notes if note.startswith("no use is made of")]
     assert len(said) == (1 if extra else 0)

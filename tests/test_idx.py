@@ -39,7 +39,7 @@ def error_of(folder: Path) -> str:
 @pytest.mark.parametrize("zipped", [False, True])
 def test_pixels_and_labels_come_back_as_they_were_written(tmp_path: Path, zipped: bool) -> None:
     folder = write_idx_folder(tmp_path, TRAIN, TEST, zipped=zipped)
-    splits = load_source(DataConfig(source=str(folder)))
+    splits = load_source(DataConfig(source=str(folder))).splits
     assert list(splits) == ["train", "test"]
     for split, (images, labels) in {"train": TRAIN, "test": TEST}.items():
         assert torch.equal(load_pixels(splits[split], split), torch.from_numpy(images))
@@ -160,13 +160,13 @@ def test_images_of_different_sizes_are_an_error(tmp_path: Path) -> None:
     for index, size in enumerate([(8, 8), (8, 8), (9, 8)]):
         (tmp_path / "a").mkdir(exist_ok=True)
         Image.new("RGB", size).save(tmp_path / "a" / f"{index}.png")
-    dataset = load_source(DataConfig(source=str(tmp_path)))["train"]
+    dataset = load_source(DataConfig(source=str(tmp_path))).splits["train"]
     with pytest.raises(UserError, match="train row 2 has 9 × 8 pixels and row 0 8 × 8"):
         load_pixels(dataset, "train")
 
 
 def test_encoded_images_give_the_pixels_of_bare_ones(folder: Path) -> None:
-    bare = load_source(DataConfig(source=str(folder)))["train"]
+    bare = load_source(DataConfig(source=str(folder))).splits["train"]
 
     def png(content: bytes) -> bytes:
         buffer = io.BytesIO()

@@ -1,5 +1,6 @@
 """What ``hfbench predict`` is given: texts, files, tables, folders and standard input."""
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from hfbench.errors import UserError
 
 
 def read(*given: str | Path, modality: Modality = "text", lines: str = "", **more: Any) -> Inputs:
-    stream = lines.splitlines(keepends=True)
+    stream = io.BytesIO(lines.encode())
     return read_inputs([str(item) for item in given], modality, standard_input=stream, **more)
 
 
@@ -123,7 +124,7 @@ def test_a_text_that_looks_like_a_missing_file_is_an_error_with_a_way_out(name: 
         ("paper.pdf", "", r"is a file of the kind '.pdf', and this model reads texts"),
         ("empty.txt", "", "empty.txt is empty: write one text a line"),
         ("gap.txt", "one\n \ntwo", "gap.txt, line 2: the text is empty"),
-        ("gap.csv", "text,id\none,1\n,2\n", "gap.csv, row 1: the text is empty"),
+        ("gap.csv", "text,id\none,1\n,2\n", "gap.csv, line 3: the text is empty"),
         ("none.csv", "text\n", "has no rows"),
         ("two.csv", "one,two\na,b\n", "which column.*--text-column: one, two"),
         ("none.json", '[{"text": 5}]', "--text-column: text"),
@@ -142,7 +143,10 @@ def test_texts_that_cannot_be_read(tmp_path: Path, name: str, content: str, mess
 
 
 def test_files_that_are_no_text_are_named(tmp_path: Path) -> None:
-    for name, message in (("a.txt", "a.txt is not UTF-8 text"), ("a.csv", "not a valid csv")):
+    for name, message in (
+        ("a.txt", "a.txt', line 2: byte 1, 0xff"),
+        ("a.csv", "a.csv', line 2: byte 1"),
+    ):
         (tmp_path / name).write_bytes(b"text\n\xff\xfe\n")
         with pytest.raises(UserError, match=message):
             read(tmp_path / name)

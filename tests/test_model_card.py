@@ -15,7 +15,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index
 from snapshot_check import assert_snapshot
 
 from hfbench.config import StrategyName, load_config, parse_strategy
-from hfbench.data.files import TABLE_READERS
+from hfbench.data.tables import TABLE_READERS
 from hfbench.errors import UserError
 from hfbench.record import run_id
 from hfbench.report.card_metadata import TABLE_SUFFIXES, find_source

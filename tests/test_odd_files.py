@@ -14,9 +14,10 @@ from PIL import Image, PngImagePlugin
 from hfbench.config import DataConfig
 from hfbench.data.audio import decode_audio
 from hfbench.data.bad_rows import BadRows
-from hfbench.data.files import load_local, load_table
+from hfbench.data.files import load_local
 from hfbench.data.media import decode_image
 from hfbench.data.splits import load_splits
+from hfbench.data.tables import load_table
 from hfbench.errors import UnreadableError, UserError
 
 
@@ -65,7 +66,7 @@ def test_json_lines_end_with_line_feeds_only(tmp_path: Path) -> None:
     texts = ["one\u2028two", "three\u2029four\u0085five", "six"]
     lines = [json.dumps({"text": text}, ensure_ascii=False) for text in texts]
     (tmp_path / "a.jsonl").write_bytes("\r\n".join([*lines, ""]).encode())
-    assert load_table(tmp_path / "a.jsonl")["text"][:] == texts
+    assert load_table(tmp_path / "a.jsonl").rows["text"][:] == texts
     (tmp_path / "a.jsonl").write_text("\n".join([*lines, "{"]), encoding="utf-8")
     with pytest.raises(UserError, match="line 4"):
         load_table(tmp_path / "a.jsonl")

@@ -191,7 +191,7 @@ def test_metadata_name_the_files_of_a_folder(tmp_path: Path, kind: str, suffix: 
         write_media(tmp_path / name)
     lines = ["file_name,mood", *(f"{name},{'ab'[i % 2]}" for i, name in enumerate(names))]
     (tmp_path / "metadata.csv").write_text("\n".join(lines))
-    found = load_local(tmp_path)
+    found = load_local(tmp_path).splits
     assert list(found) == ["train"]
     assert found["train"]["mood"][:] == ["a", "b", "a", "b"]
     assert found["train"][kind][:] == [str(tmp_path / name) for name in names]
@@ -237,10 +237,10 @@ def test_class_folders_of_texts(tmp_path: Path) -> None:
     ):
         (tmp_path / split / label).mkdir(parents=True, exist_ok=True)
         (tmp_path / split / label / name).write_text(text)
-    found = load_local(tmp_path)
+    found = load_local(tmp_path).splits
     assert found["train"]["text"][:] == ["bad\nfilm", "good film"]
     assert found["train"]["label"][:] == ["neg", "pos"]
     assert found["test"]["text"][:] == ["great"]
     (tmp_path / "test/pos/1.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(UserError, match=r"1.txt' is not a readable UTF-8 text"):
+    with pytest.raises(UserError, match=r"1.txt', line 1: byte 4, 0xe9, is no UTF-8"):
         load_local(tmp_path)

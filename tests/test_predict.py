@@ -162,7 +162,7 @@ def test_a_table_is_read_from_the_column_of_the_training(
     table = tmp_path / "new.csv"
     table.write_text('comment,text\nx,good cat 1\ny,"bad dog, asleep"\n')
     assert predict(capsys, folder, table) == predict(capsys, folder, *texts)
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(texts)))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\n".join(texts).encode())))
     assert predict(capsys, folder, "-") == predict(capsys, folder, *texts)
     assert [row["input"] for row in predict(capsys, folder, table, "--text-column=comment")] == [
         "x",

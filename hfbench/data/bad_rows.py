@@ -2,10 +2,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hfbench.data.rows import Place, Table
 from hfbench.disk import write_whole
 from hfbench.errors import UserError
 
@@ -22,16 +23,18 @@ class BadRow:
         row: in that split, from 0.
         file: the image or recording; None for what stands in the data themselves.
         reason: why it cannot be used.
+        place: where the row stands, such as ``reviews.csv, line 7``; None where that is not known.
     """
 
     split: str
     row: int
     file: str | None
     reason: str
+    place: str | None = None
 
     def __str__(self) -> str:
-        file = "" if self.file is None else f" ({self.file})"
-        return f"{self.split} row {self.row}{file}: {self.reason}"
+        where = ": ".join(part for part in (self.place, self.file) if part is not None)
+        return f"{self.split} row {self.row}{f' ({where})' if where else ''}: {self.reason}"
 
 
 class BadRows:
@@ -41,9 +44,15 @@ class BadRows:
         """``limit``: ``data.max_bad_rows``; ``file``: where ``check`` lists them all."""
         self.limit, self.file = limit, file
         self._found: dict[str, list[BadRow]] = {}
+        self._places: dict[str, Place] = {}
+
+    def know_places(self, tables: Mapping[str, Table]) -> None:
+        """Where the rows of each split stand; those added from now on name it."""
+        self._places = {split: t.place for split, t in tables.items() if t.place is not None}
 
     def add(self, split: str, row: int, reason: str, *, file: str | None = None) -> None:
-        self._found.setdefault(split, []).append(BadRow(split, row, file, reason))
+        place = self._places[split](row) if split in self._places else None
+        self._found.setdefault(split, []).append(BadRow(split, row, file, reason, place))
 
     @property
     def found(self) -> tuple[BadRow, ...]:

@@ -7,11 +7,11 @@ import numpy as np
 from datasets import Dataset
 
 from hfbench.config import DataConfig
+from hfbench.data.split_names import Role, of_role, split_name
 from hfbench.data.stratification import SPLIT_SEED, Rows, divide_by_strata
 from hfbench.errors import UserError
 
-VALIDATION_NAMES = ("validation", "valid", "val", "dev")
-TEST_NAMES = ("test",)
+MISSING_ROLES: tuple[Role, ...] = ("validation", "test")  # that are taken from train
 ROW = "row in its split"  # a column that every sample has until the splits are made
 # train, share of it for each missing split -> positions that each takes; the rest stays
 Take = Callable[[Dataset, Sequence[float]], Sequence[Rows]]
@@ -32,9 +32,15 @@ class Origin:
 
 
 def choose_splits(data: DataConfig, available: list[str]) -> dict[str, str]:
-    """Role -> split's name; a role without a split is left out."""
+    """Role -> split's name; a role without a split is left out.
+
+    Splits that are not configured are found by their names: ``Training`` and ``Test`` too, and
+    ``seg_test`` beside ``seg_train``.
+
+    Raises UserError for a configured split that is not there, and for one that is used twice.
+    """
     configured = {
-        "train": data.train_split,
+        "train": _train_split(data, available),
         "validation": data.validation_split,
         "test": data.test_split,
     }
@@ -45,8 +51,12 @@ def choose_splits(data: DataConfig, available: list[str]) -> dict[str, str]:
                 f"its splits are: {', '.join(available)}"
             )
     chosen = {role: split for role, split in configured.items() if split is not None}
-    for role, names in (("validation", VALIDATION_NAMES), ("test", TEST_NAMES)):
-        free = [name for name in names if name in available and name not in chosen.values()]
+    named = split_name(chosen["train"])
+    for role in MISSING_ROLES:
+        found = of_role(role, available) or of_role(
+            role, available, rest=named.rest if named else ""
+        )
+        free = [name for name in found if name not in chosen.values()]
         if role not in chosen and free:
             chosen[role] = free[0]
     if len(set(chosen.values())) < len(chosen):
@@ -55,6 +65,16 @@ def choose_splits(data: DataConfig, available: list[str]) -> dict[str, str]:
             "to different ones, or leave them out to have them taken from train"
         )
     return chosen
+
+
+def _train_split(data: DataConfig, available: Sequence[str]) -> str:
+    """The configured one; where that is the default and not there, the one with such a name."""
+    wanted = data.train_split
+    if wanted in available or wanted != DataConfig.train_split:
+        return wanted
+    any_rest = [name for name in available if (n := split_name(name)) and n.role == "train"]
+    found = of_role("train", available) or (any_rest if len(any_rest) == 1 else [])
+    return found[0] if found else wanted
 
 
 def unused_splits(

@@ -32,6 +32,15 @@ def holds_idx_files(folder: Path) -> bool:
     return any((folder / f"{name}{suffix}").is_file() for name in names for suffix in ("", ".gz"))
 
 
+def files_of(folder: Path) -> list[Path]:
+    """The four files. Raises UserError for one that is missing."""
+    return [
+        _find(folder, f"{prefix}-{kind}")
+        for prefix in PREFIXES.values()
+        for kind in (IMAGES, LABELS)
+    ]
+
+
 def load_idx_folder(folder: Path) -> dict[str, Dataset]:
     """The splits train and test, with the columns ``image`` (PGM bytes) and ``label`` (a number).
 

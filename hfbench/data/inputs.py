@@ -1,21 +1,27 @@
 """What is to be predicted: texts, files, tables and folders as rows without labels."""
 
+import io
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from datasets import Dataset
 
 from hfbench.data.columns import Modality, detect_pair, input_candidates, label_candidates
-from hfbench.data.files import (
+from hfbench.data.headers import header_problem, is_no_name
+from hfbench.data.kinds import (
     AUDIO_SUFFIXES,
     IMAGE_SUFFIXES,
-    TABLE_READERS,
-    files_below,
-    load_table,
+    check_names,
+    printable,
+    visible_files,
 )
+from hfbench.data.rows import Table
+from hfbench.data.tables import TABLE_READERS, load_table
+from hfbench.data.text_files import decode, read_text
 from hfbench.errors import UserError
 
 STANDARD_INPUT = "-"
@@ -55,13 +61,14 @@ def read_inputs(
     given: Sequence[str],
     modality: Modality,
     *,
-    standard_input: Iterable[str],
+    standard_input: BinaryIO,
     training_columns: Mapping[str, str] | None = None,
     text_column: str | None = None,
 ) -> Inputs:
     """Texts, files, tables, folders and ``-`` (one input a line of ``standard_input``) as rows.
 
-    A table's column is ``text_column``, or has the name of the training's, or is detected.
+    A table's column is ``text_column``, or has the name of the training's, or is detected. What is
+    read is UTF-8, or what its byte order mark says, whatever the terminal's encoding is.
 
     Raises UserError for what does not exist, is of another kind, is empty or cannot be read.
     """
@@ -73,11 +80,10 @@ def read_inputs(
     paths = [
         str(path)
         for argument in given
-        for item in (
-            _lines(standard_input, "standard input") if argument == STANDARD_INPUT else [argument]
-        )
+        for item in (_lines_of(standard_input) if argument == STANDARD_INPUT else [argument])
         for path in _media(item, modality, notes)
     ]
+    check_names([Path(path) for path in paths])
     if not paths:
         raise UserError("standard input is empty: write one path a line")
     return Inputs(tuple(paths), Dataset.from_dict({modality: paths}), tuple(notes))
@@ -87,13 +93,14 @@ def _media(item: str, modality: Modality, notes: list[str]) -> list[Path]:
     """The file, or the files of a folder that the model reads."""
     path = Path(os.path.expanduser(item))
     if not os.path.exists(path):
-        raise UserError(f"{item!r} does not exist; {_reads(modality)}")
+        raise UserError(f"'{printable(item)}' does not exist; {_reads(modality)}")
     if not path.is_dir():
         if path.suffix.lower() not in _SUFFIXES[modality]:
             raise _wrong_kind(path, modality)
         return [path]
-    found = files_below(path, _SUFFIXES[modality])
-    others = sum(file.is_file() for file in path.rglob("*")) - len(found)
+    files = visible_files(path)
+    found = [file for file in files if file.suffix.lower() in _SUFFIXES[modality]]
+    others = len(files) - len(found)
     if not found:
         raise UserError(f"{item!r} holds {others} files, none of them fits; {_reads(modality)}")
     if others:
@@ -109,10 +116,10 @@ class _Texts:
         self.found: list[Text] = []
         self.notes: list[str] = []
 
-    def read(self, given: Sequence[str], standard_input: Iterable[str]) -> Inputs:
+    def read(self, given: Sequence[str], standard_input: BinaryIO) -> Inputs:
         for number, item in enumerate(given, start=1):
             if item == STANDARD_INPUT:
-                self._add_lines(standard_input, "standard input")
+                self._add_lines(_lines_of(standard_input), "standard input")
             elif item and os.path.exists(os.path.expanduser(item)):
                 self._add_file(Path(os.path.expanduser(item)))
             elif _looks_like_a_file(item):
@@ -121,7 +128,7 @@ class _Texts:
                     f"input and give {STANDARD_INPUT}"
                 )
             else:
-                self._add((item, None), f"input {number}")
+                self._add((_as_text(item, number), None), f"input {number}")
         if len({pair is None for _, pair in self.found}) > 1:
             raise UserError("some inputs are single texts and others pairs: predict them apart")
         return self._inputs()
@@ -146,9 +153,9 @@ class _Texts:
             )
         self.found.append(text)
 
-    def _add_lines(self, lines: Iterable[str], where: str) -> None:
+    def _add_lines(self, lines: Iterator[str], where: str) -> None:
         before = len(self.found)
-        for number, line in enumerate(_lines(lines, where), start=1):
+        for number, line in enumerate(lines, start=1):
             self._add((line, None), f"{where}, line {number}")
         if len(self.found) == before:
             raise UserError(f"{where} is empty: write one text a line")
@@ -158,27 +165,31 @@ class _Texts:
         if path.is_dir() or suffix not in TEXT_SUFFIXES:
             raise _wrong_kind(path, "text")
         if suffix == ".txt":
-            try:
-                with path.open(encoding="utf-8-sig") as file:
-                    self._add_lines(file, str(path))
-            except OSError as error:
-                raise UserError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+            self._add_lines(_lines(read_text(path)), str(path))
             return
         table = load_table(path)
-        if len(table) == 0:
+        rows, place = table.rows, table.place
+        assert place is not None  # as of all files
+        if len(rows) == 0:
             raise UserError(f"{str(path)!r} has no rows")
         text, pair = self._columns(table, path)
         read = [column for column in (text, pair) if column is not None]
-        self.notes.append(f"{path}: {len(table):,} rows, texts from {' and '.join(read)}")
-        for row, texts in enumerate(zip(*(table[column][:] for column in read), strict=True)):
+        self.notes.append(f"{path}: {len(rows):,} rows, texts from {' and '.join(read)}")
+        self.notes += table.notes
+        for row, texts in enumerate(zip(*(rows[column][:] for column in read), strict=True)):
             for column, value in zip(read, texts, strict=True):
                 if not isinstance(value, str):
-                    raise UserError(f"{path}, row {row}: {column!r} holds {value!r}, no text")
-            self._add((texts[0], texts[1] if pair else None), f"{path}, row {row}")
+                    raise UserError(f"{place(row)}: {column!r} holds {value!r}, no text")
+            self._add((texts[0], texts[1] if pair else None), place(row))
 
-    def _columns(self, table: Dataset, path: Path) -> tuple[str, str | None]:
+    def _columns(self, found: Table, path: Path) -> tuple[str, str | None]:
         """Names of the columns with the texts and, for models that compare two, the others."""
+        table, unread = found.rows, found.unread
         training, names = self.training or {}, table.column_names
+        asked = {self.text_column, training.get("text"), training.get("text_pair")}
+        for name, why in unread.items():
+            if name in asked:
+                raise UserError(f"{path}: the column {name!r} cannot be read: {why}")
         text, pair = (
             training[key] if training.get(key) in names else None for key in ("text", "text_pair")
         )
@@ -196,9 +207,14 @@ class _Texts:
             if len(candidates) != 1:
                 raise UserError(
                     f"{path}: which column holds the texts? Choose with --text-column: "
-                    f"{', '.join(candidates or names)}"
+                    f"{', '.join(candidates or names)}{header_problem(table)}"
                 )
             text = candidates[0]
+            if is_no_name(table, text):
+                raise UserError(
+                    f"{path}: the column {text!r} may be meant{header_problem(table)}. If this is "
+                    "its name, choose it with --text-column"
+                )
         if "text_pair" in training and pair is None:
             raise UserError(
                 f"{path}: this model was trained on pairs of {training['text']} and "
@@ -207,13 +223,19 @@ class _Texts:
         return text, pair
 
 
-def _lines(stream: Iterable[str], where: str) -> Iterator[str]:
-    """The lines without their ends. Raises UserError for bytes that are no text."""
-    try:
-        for line in stream:
-            yield line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where} is not UTF-8 text: {error}") from error
+def _lines_of(stream: BinaryIO) -> Iterator[str]:
+    """Raises UserError for bytes that are no text."""
+    return _lines(decode(stream.read(), "standard input"))
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines without their ends."""
+    return (line.rstrip("\n") for line in io.StringIO(text, newline=None))
+
+
+def _as_text(argument: str, number: int) -> str:
+    """Raises UserError for an argument of a command that is not UTF-8."""
+    return decode(os.fsencode(argument), f"input {number}")
 
 
 def _looks_like_a_file(text: str) -> bool:

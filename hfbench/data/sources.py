@@ -10,7 +10,9 @@ from PIL import Image
 
 from hfbench.config import DataConfig
 from hfbench.data.digit_strings import digit_strings
-from hfbench.data.files import TABLE_READERS, load_local
+from hfbench.data.files import load_local
+from hfbench.data.rows import Source
+from hfbench.data.tables import TABLE_READERS
 from hfbench.errors import UserError
 from hfbench.hub_access import BUNDLED, BUNDLED_FOLDER, bundled_name, hub_errors, local_path
 
@@ -26,7 +28,7 @@ def bundled_data() -> list[str]:
     return sorted({*_MADE, *stored})
 
 
-def load_source(data: DataConfig) -> dict[str, Dataset]:
+def load_source(data: DataConfig) -> Source:
     """Every split of ``data.source`` by its own name, with the columns as they came.
 
     Raises UserError for an unknown source or hub configuration, HubUnreachableError when the hub
@@ -35,15 +37,15 @@ def load_source(data: DataConfig) -> dict[str, Dataset]:
     key, choices = "data.source", bundled_data()
     bundled = bundled_name(data.source, key=key, choices=choices)
     if bundled is not None:
-        return load_bundled(bundled)
+        return Source.of(load_bundled(bundled))
     path = local_path(data.source, key=key, choices=choices, suffixes=TABLE_READERS)
-    return load_hub(data) if path is None else load_local(path)
+    return Source.of(load_hub(data)) if path is None else load_local(path)
 
 
 def load_bundled(name: str) -> dict[str, Dataset]:
     """A data set of the package, in memory. Raises UserError for an unknown name."""
     bundled_name(BUNDLED + name, key="data.source", choices=bundled_data())
-    return _MADE[name]() if name in _MADE else load_local(_FOLDER / name)
+    return _MADE[name]() if name in _MADE else load_local(_FOLDER / name).splits
 
 
 def load_hub(data: DataConfig) -> dict[str, Dataset]:
@@ -113,7 +115,7 @@ def _load_digits() -> dict[str, Dataset]:
 
 
 def _load_digit_strings() -> dict[str, Dataset]:
-    return digit_strings(load_local(_FOLDER / "spoken-digits"))
+    return digit_strings(load_bundled("spoken-digits"))
 
 
 # Bundled data that are made when they are asked for.

@@ -29,10 +29,12 @@ def load_speech(data: DataConfig, bad: BadRows) -> Splits:
 
     Raises UserError for unknown splits and columns and for a split without a row that can be used.
     """
-    raw = load_source(data)
+    source = load_source(data)
+    raw = source.splits
     chosen = choose_splits(data, list(raw))
-    audio, text = detect_speech(raw[chosen["train"]], data)
-    notes = unused_splits(data, raw, chosen)
+    audio, text = detect_speech(raw[chosen["train"]], data, source.tables[chosen["train"]].unread)
+    bad.know_places(source.tables)
+    notes = [*source.notes_on(chosen), *unused_splits(data, raw, chosen)]
     splits = {
         role: _shaped(raw[split], audio, text, data, split, bad) for role, split in chosen.items()
     }

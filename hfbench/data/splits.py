@@ -18,6 +18,7 @@ from hfbench.data.coverage import describe_missing, rows_of_labels, with_every_l
 from hfbench.data.duplicates import describe_duplicates, find_duplicates
 from hfbench.data.labels import Encoded, Labels, Problems, find_labels
 from hfbench.data.media import media_content, media_path
+from hfbench.data.rows import Table
 from hfbench.data.sources import load_source
 from hfbench.errors import UserError
 
@@ -63,17 +64,20 @@ def load_splits(data: DataConfig, modality: Modality, bad_rows: BadRows | None =
     Raises UserError for unknown splits and columns, labels of another kind, an empty split, a
     single label, and too many bad rows.
     """
-    raw = load_source(data)
+    source = load_source(data)
+    raw = source.splits
     chosen = choose_splits(data, list(raw))
-    columns = detect_columns(raw[chosen["train"]], data, modality)
+    tables = source.tables
+    columns = detect_columns(raw[chosen["train"]], data, modality, tables[chosen["train"]].unread)
     labels = find_labels(raw[chosen["train"]], columns.label, data)
     bad = BadRows(limit=data.max_bad_rows) if bad_rows is None else bad_rows
-    notes = unused_splits(data, raw, chosen)
+    bad.know_places(tables)
+    notes = [*source.notes_on(chosen), *unused_splits(data, raw, chosen)]
     splits = {}
     for role, split in chosen.items():
         if len(raw[split]) == 0:
             raise UserError(f"split {split!r} of {data.source!r} is empty")
-        own = _columns_of(raw[split], columns, data, modality, split, notes)
+        own = _columns_of(tables[split], columns, data, modality, split, notes)
         splits[role] = _in_one_shape(raw[split], own, labels, data, modality, split, bad)
     labels.check_train(_labels(splits["train"]), data.source)
     if labels.problem_type == "single_label_classification":
@@ -177,7 +181,7 @@ def fingerprint(splits: Mapping[str, Dataset]) -> str:
 
 
 def _columns_of(
-    dataset: Dataset,
+    table: Table,
     columns: Columns,
     data: DataConfig,
     modality: Modality,
@@ -185,13 +189,16 @@ def _columns_of(
     notes: list[str],
 ) -> Columns:
     """The columns of this split: those of train, or detected anew where the names differ."""
+    dataset = table.rows
     needed = {columns.input, columns.label, *data.label_columns}
     if columns.text_pair is not None:
         needed.add(columns.text_pair)
     if needed <= set(dataset.column_names):
         return columns
     try:
-        own = detect_columns(dataset, DataConfig(label_columns=data.label_columns), modality)
+        own = detect_columns(
+            dataset, DataConfig(label_columns=data.label_columns), modality, table.unread
+        )
     except UserError as error:
         raise UserError(
             f"split {split!r} lacks the columns {', '.join(sorted(needed))} of train ({error})"

@@ -16,6 +16,7 @@ from hfbench.data.carving import (
     unused_splits,
 )
 from hfbench.data.columns import detect_texts
+from hfbench.data.rows import Table
 from hfbench.data.sources import load_source
 from hfbench.data.splits import fingerprint
 from hfbench.errors import UserError
@@ -51,12 +52,16 @@ def load_texts(data: DataConfig) -> TextSplits:
             f"data.max_bad_rows={data.max_bad_rows} is for data with labels or recordings: leave "
             "it out; rows without a text are left out here in any number, and a note counts them"
         )
-    raw = load_source(data)
+    source = load_source(data)
+    raw = source.splits
     chosen = choose_splits(data, list(raw))
-    text, completion = detect_texts(raw[chosen["train"]], data)
+    train = source.tables[chosen["train"]]
+    text, completion = detect_texts(train.rows, data, train.unread)
     columns = {"text": text} | ({} if completion is None else {"completion": completion})
-    notes = unused_splits(data, raw, chosen)
-    splits = {role: _shaped(raw[split], columns, split, notes) for role, split in chosen.items()}
+    notes = [*source.notes_on(chosen), *unused_splits(data, raw, chosen)]
+    splits = {
+        role: _shaped(source.tables[split], columns, split, notes) for role, split in chosen.items()
+    }
     _carve(splits, data, notes)
     if completion is not None:
         splits = {role: subset(rows, limit_of(role, data)) for role, rows in splits.items()}
@@ -77,12 +82,15 @@ def limit_of(role: str, data: DataConfig) -> int | None:
     return data.max_train_samples if role == "train" else data.max_eval_samples
 
 
-def _shaped(dataset: Dataset, columns: Mapping[str, str], split: str, notes: list[str]) -> Dataset:
+def _shaped(table: Table, columns: Mapping[str, str], split: str, notes: list[str]) -> Dataset:
+    dataset = table.rows
     missing = [name for name in columns.values() if name not in dataset.column_names]
     if missing:
+        why = table.unread.get(missing[0])
         raise UserError(
             f"split {split!r} lacks the column {missing[0]!r} of train; it has: "
             f"{', '.join(dataset.column_names)}"
+            f"{'' if why is None else f', and {missing[0]!r} cannot be read: {why}'}"
         )
     values = {
         kind: ["" if text is None else text for text in dataset[name][:]]
@@ -92,7 +100,8 @@ def _shaped(dataset: Dataset, columns: Mapping[str, str], split: str, notes: lis
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise UserError(
-                    f"split {split!r}, row {row}: column {columns[kind]!r} holds {text!r}, no text"
+                    f"split {split!r}, {table.described(row)}: column {columns[kind]!r} holds "
+                    f"{text!r}, no text"
                 )
     rows = list(zip(*values.values(), strict=True))
     kept = [row for row in rows if all(text.strip() for text in row)]
