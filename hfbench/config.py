@@ -127,7 +127,8 @@ class DataConfig:
     max_train_samples: int | None = None
     max_eval_samples: int | None = None
     max_length: int = 128  # tokens
-    max_seconds: float = 1.0  # longer audio is cropped at its centre; with a transcript refused
+    # longer audio is cropped at its centre, with a transcript refused; None: by the training clips
+    max_seconds: float | None = None
 
     @property
     def label(self) -> str:

@@ -166,6 +166,12 @@ class RunResult:
         return {**self.config, "training": {**training, **used}}
 
     @property
+    def max_seconds(self) -> float | None:
+        """How much of a recording the model gets; None for a choice that was never made."""
+        chosen: float | None = self.data.get("max_seconds", self.config["data"].get("max_seconds"))
+        return chosen
+
+    @property
     def step_seconds(self) -> float | None:
         """Measured mean of one optimiser step, loading its batches included."""
         return self.train_seconds / self.steps if self.train_seconds and self.steps else None

@@ -204,9 +204,12 @@ def _result_of(folder: Path) -> RunResult | None:
 
 
 def _data_of(result: RunResult) -> DataConfig:
-    """The settings of the training's data, with the completions' column where it was found."""
-    data = data_config(result.config["data"])
-    return replace(data, completion_column=result.data.get("columns", {}).get("completion"))
+    """The settings of the training's data, with what was chosen by the data themselves."""
+    return replace(
+        data_config(result.config["data"]),
+        completion_column=result.data.get("columns", {}).get("completion"),
+        max_seconds=result.max_seconds,
+    )
 
 
 def _what_it_is(name: str, folder: Path, commit: str | None, architecture: str) -> str:

@@ -10,7 +10,7 @@ Strategies: full, head, last_2, first_2, blocks:0+3, lora:r=8,targets=all_linear
 ia3, bitfit, norm, attention, gradual, scratch.
 Data: a hub name, or a folder with one sub-folder of recordings per class (wav, flac, ogg, mp3):
 data.source=words/. Recordings are mixed to one channel, resampled to the checkpoint's rate and cut
-to data.max_seconds.
+to data.max_seconds, by default the length of 95 % of the training clips.
 """
 
 import sys

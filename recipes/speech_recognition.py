@@ -10,7 +10,8 @@ Strategies: full, head, last_2, first_2, blocks:0+3, lora:r=8,targets=all_linear
 ia3, bitfit, norm, attention, gradual, scratch.
 Data: a hub name, or a table with a column of recordings (paths beside the table) and one of
 transcripts: data.source=speech/train.csv data.text_column=transcript. Recordings are mixed to one
-channel and resampled to the checkpoint's rate; none may be longer than data.max_seconds.
+channel and resampled to the checkpoint's rate; none may be longer than data.max_seconds,
+by default the longest recording.
 Decoding: decoding.beams=8 searches over eight prefixes instead of taking the best path.
 """
 

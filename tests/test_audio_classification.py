@@ -42,7 +42,7 @@ def save_masked_wav2vec2(folder: Path, mask_time_length: int) -> None:
 def test_clips_are_resampled_normalised_and_padded_to_max_seconds(
     tiny_wav2vec2: Path, clips: Path
 ) -> None:
-    task = make_task(config("audio_classification", tiny_wav2vec2, clips))
+    task = make_task(config("audio_classification", tiny_wav2vec2, clips, max_seconds=1.0))
     data = task.prepare_data()
     samples = [data.train[i] for i in range(len(data.train))]
     lengths = [len(sample["input_values"]) for sample in samples]

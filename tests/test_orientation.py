@@ -9,7 +9,8 @@ import pytest
 from classification_tasks import config
 from PIL import Image, ImageOps, PngImagePlugin
 
-from hfbench.data.media import Facts, decode_image
+from hfbench.data.cropping import Facts
+from hfbench.data.media import decode_image
 from hfbench.tasks import make_task
 
 UPRIGHT = np.array([[1, 2, 3], [4, 5, 6]])

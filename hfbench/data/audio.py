@@ -11,6 +11,15 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from hfbench.data.cropping import (
+    CLIPS,
+    CLIPS_AT,
+    CROPPED_CLIPS,
+    CROPPED_SECONDS,
+    SECONDS,
+    SEVERAL_CHANNELS,
+    Facts,
+)
 from hfbench.errors import UnreadableError
 
 UNKNOWN_BYTES = 2**31 - 2**16  # what writes a stream puts about this, or 2**32 - 1, for its size
@@ -20,12 +29,18 @@ MIN_SECONDS = 0.05  # shorter clips are padded with silence: networks need one w
 
 
 def decode_audio(
-    source: str | bytes, *, sample_rate_hz: int, max_seconds: float, name: str
+    source: str | bytes,
+    *,
+    sample_rate_hz: int,
+    max_seconds: float,
+    name: str,
+    facts: Facts | None = None,
 ) -> npt.NDArray[np.float32]:
     """One clip, mono, at ``sample_rate_hz``: (samples,), float32, full scale is 1.
 
     Channels are averaged. The rate is changed with a band-limited filter (soxr, quality HQ).
-    Longer clips keep their middle ``max_seconds``. ``name`` says in the error which clip it is.
+    Longer clips keep their middle ``max_seconds``. ``name`` says in the error which clip it is;
+    what was done to it is added to ``facts``.
 
     Raises UnreadableError when the file is missing, broken, truncated or empty, or has more than
     MAX_SAMPLES by its header.
@@ -57,7 +72,15 @@ def decode_audio(
         clip = soxr.resample(clip, own_rate_hz, sample_rate_hz, quality="HQ")
     if not np.isfinite(clip).all():
         raise UnreadableError(name, "a sound with numbers that are not finite")
+    whole = len(clip)
     clip = crop_centre(clip, round(max_seconds * sample_rate_hz))
+    if facts is not None:
+        facts[CLIPS] += 1
+        facts[f"{CLIPS_AT}{own_rate_hz}"] += 1
+        facts[SEVERAL_CHANNELS] += frames.shape[1] > 1
+        facts[SECONDS] += whole / sample_rate_hz
+        facts[CROPPED_CLIPS] += len(clip) < whole
+        facts[CROPPED_SECONDS] += (whole - len(clip)) / sample_rate_hz
     missing = round(MIN_SECONDS * sample_rate_hz) - len(clip)
     padded: npt.NDArray[np.float32] = np.pad(clip, (0, max(0, missing))).astype(np.float32)
     return padded

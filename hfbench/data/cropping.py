@@ -1,10 +1,17 @@
 """What of the inputs a model does not get to see, counted and said."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+Facts = defaultdict[str, float]  # what was done to the samples of a split: sums by name
+
 TEXTS, CUT_TEXTS = "texts", "texts that are cut"
 TOKENS, CUT_TOKENS = "tokens", "tokens that are cut"
+CLIPS, CROPPED_CLIPS = "clips", "clips that are cropped"
+SECONDS, CROPPED_SECONDS = "seconds", "seconds that are cropped"
+CLIPS_AT = "clips at Hz: "  # with a rate behind it
+SEVERAL_CHANNELS = "clips of several channels"
 
 _PAIRS_AT_ONCE = 64  # that are tokenised once more without a limit, only to be counted
 
@@ -71,6 +78,36 @@ def describe_texts(
         f"{cut:,} of {texts:,} texts are cut at {max_length:,} tokens ({change}): "
         f"{share(lost, tokens)} of all tokens are left out"
     )
+
+
+def describe_clips(
+    facts: Mapping[str, float], summary: dict[str, Any], *, sample_rate_hz: int, max_seconds: float
+) -> None:
+    """Add to the summary, and to its notes, what was cropped, resampled and averaged."""
+    clips, cropped = round(facts[CLIPS]), round(facts[CROPPED_CLIPS])
+    seconds, lost = facts[SECONDS], facts[CROPPED_SECONDS]
+    summary["cropped"] = {
+        "max_seconds": max_seconds,
+        "clips": cropped,
+        "of_clips": clips,
+        "seconds": round(lost, 3),
+        "of_seconds": round(seconds, 3),
+    }
+    if cropped:
+        summary["notes"].append(
+            f"{cropped:,} of {clips:,} clips are longer than {max_seconds:g} s and keep their "
+            f"middle: {share(lost, seconds)} of the recorded time is left out"
+        )
+    rates = {int(name.removeprefix(CLIPS_AT)): n for name, n in facts.items() if CLIPS_AT in name}
+    others = {rate: round(n) for rate, n in sorted(rates.items()) if rate != sample_rate_hz}
+    summary["resampled"] = {f"{rate} Hz": count for rate, count in others.items()}
+    if others:
+        counts = ", ".join(f"{count:,} clips from {rate:,} Hz" for rate, count in others.items())
+        summary["notes"].append(f"resampled to {sample_rate_hz:,} Hz: {counts}")
+    several = round(facts[SEVERAL_CHANNELS])
+    summary["averaged_channels"] = several
+    if several:
+        summary["notes"].append(f"the channels of {several:,} clips are averaged to one")
 
 
 def share(part: float, whole: float) -> str:

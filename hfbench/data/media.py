@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from hfbench.answers import cached
+from hfbench.data.cropping import Facts
 from hfbench.data.orientation import upright
 from hfbench.errors import UnreadableError
 
@@ -21,7 +21,6 @@ MEMORY_LIMIT_BYTES = 2**30  # for the decoded samples of one split
 
 UNREADABLE_EXIF = "images with unreadable EXIF"
 
-Facts = defaultdict[str, float]  # what decoding did with the samples of a split: sums by name
 Decode = Callable[[str | bytes, str, Facts], Mapping[str, Tensor]]
 Unreadable = dict[int, str]  # row -> why it cannot be decoded
 

@@ -8,8 +8,9 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from hfbench.data.cropping import Facts
 from hfbench.data.idx import Bytes, pgm_header
-from hfbench.data.media import Facts, Unreadable, decode_image, encoded
+from hfbench.data.media import Unreadable, decode_image, encoded
 from hfbench.errors import UnreadableError, UserError
 
 

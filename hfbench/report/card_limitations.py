@@ -125,12 +125,24 @@ def _input_limits(result: RunResult) -> list[str]:
             "What it writes may be false or harmful, and sound right all the same.",
         ]
     if "text" in result.data["columns"]:
-        return [f"Texts were cut to at most {data['max_length']} tokens."]
+        return [f"Texts were cut to at most {data['max_length']} tokens{_how_many(result)}."]
     if "audio" in result.data["columns"]:
         if "transcript" in result.data["columns"]:
-            return [f"No recording was longer than {data['max_seconds']:g} s."]
-        return [f"Of recordings longer than {data['max_seconds']:g} s only the middle is used."]
+            return [f"No recording was longer than {result.max_seconds:g} s."]
+        return [
+            f"Of recordings longer than {result.max_seconds:g} s only the middle is used"
+            f"{_how_many(result)}."
+        ]
     return []
+
+
+def _how_many(result: RunResult) -> str:
+    """Of the inputs were cropped; nothing where the result does not say it."""
+    cropped = result.data.get("cropped")
+    if cropped is None:
+        return ""
+    kind = "texts" if "texts" in cropped else "clips"
+    return f" ({cropped[kind]:,} of {cropped[f'of_{kind}']:,} were longer)"
 
 
 def _frozen(result: RunResult, checkpoint: Source) -> list[str]:

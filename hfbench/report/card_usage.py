@@ -237,7 +237,7 @@ def _program(
     data: Mapping[str, Any] = result.config["data"]
     facts = {
         "max_length": data["max_length"],
-        "max_seconds": data["max_seconds"],
+        "max_seconds": result.max_seconds,
         "texts": "*TEXT" if pair else "TEXT",
         "separator": _separator(result),
         "max_new_tokens": result.config.get("generation", {}).get("max_new_tokens"),

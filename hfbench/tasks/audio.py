@@ -2,14 +2,19 @@
 
 from bisect import bisect_left
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import torch
 from datasets import Dataset
 from torch import Tensor
 
+from hfbench.data import durations
 from hfbench.data.audio import MIN_SECONDS, decode_audio
-from hfbench.data.media import DecodedSamples, Facts, Unreadable
+from hfbench.data.cropping import Facts, describe_clips
+from hfbench.data.durations import ClipLength
+from hfbench.data.media import DecodedSamples, Unreadable
+from hfbench.data.splits import Splits
 from hfbench.models import loading
 from hfbench.tasks.base import PredictingTask, Samples
 from hfbench.tasks.classification import with_labels
@@ -21,7 +26,7 @@ class AudioTask(PredictingTask):
     If the feature extractor asks for an attention mask, a batch is padded to its longest clip and
     masked. If not, or if the model's feature encoder has a group norm (Wav2Vec2-base: it goes over
     the padding too, whatever the mask), every clip is padded with zeros to exactly
-    ``data.max_seconds``. Either way the logits of a clip do not depend on its batch.
+    ``max_seconds``. Either way the logits of a clip do not depend on its batch.
     """
 
     modality = "audio"
@@ -40,24 +45,55 @@ class AudioTask(PredictingTask):
         self.feature = extractor.model_input_names[0]
         wanted = bool(getattr(extractor, "return_attention_mask", False))
         self.masked = wanted and norm != "group"
-        self._fit_time_masks(settings)
+        self.network: Any = None
+        if hasattr(settings, "mask_time_length") and self.feature == "input_values":
+            self.network = loading.build_on_meta(settings, self.model_class)
+        self.seconds_read = durations.seconds_read(extractor)
+        self.length: ClipLength | None = None
+        if self.config.data.max_seconds is not None:
+            self.length = durations.given(self.config.data.max_seconds, self.seconds_read)
         return extractor
 
-    def _fit_time_masks(self, settings: Any) -> None:
-        """Set ``mask_frames`` and ``min_samples`` so that every batch can be masked in training.
+    def fit_inputs(self, splits: Splits) -> None:
+        """Choose the longest clip by the data where the configuration leaves it open."""
+        if self.length is None:
+            self.length = self.clip_length(splits)
+        if self.length.reason:
+            splits.summary["notes"].append(self.length.reason)
+        splits.summary["max_seconds"] = self.max_seconds
 
-        Wav2Vec2 and its kin refuse a batch with fewer frames than ``mask_time_length``. So that
-        length is cut to the frames of a clip of ``max_seconds``, and a batch of shorter clips is
-        padded to as many samples as it takes.
+    def clip_length(self, splits: Splits) -> ClipLength:
+        """By the training clips, of which a few may be cropped."""
+        return durations.of_most_clips(durations.durations_of(splits.train), self.seconds_read)
+
+    @property
+    def max_seconds(self) -> float:
+        """The longest clip after cropping."""
+        assert self.length is not None, "fit_inputs comes before clips are read"
+        return self.length.seconds
+
+    def describe_inputs(self, facts: Facts, summary: dict[str, Any]) -> None:
+        rate_hz = self.extractor.sampling_rate
+        describe_clips(facts, summary, sample_rate_hz=rate_hz, max_seconds=self.max_seconds)
+
+    @cached_property
+    def mask_frames(self) -> int | None:
+        """To what ``mask_time_length`` is cut, so that every batch can be masked in training.
+
+        Wav2Vec2 and its kin refuse a batch with fewer frames than that. So it is at most the
+        frames of a clip of ``max_seconds``, and batches are padded to ``min_samples``.
         """
-        self.mask_frames: int | None = None
-        self.min_samples = 0
-        self.network: Any = None
-        if not hasattr(settings, "mask_time_length") or self.feature != "input_values":
-            return
-        self.network = loading.build_on_meta(settings, self.model_class)
-        self.mask_frames = max(1, min(settings.mask_time_length, self.frames(self.max_samples)))
-        self.min_samples = bisect_left(range(self.max_samples), self.mask_frames, key=self.frames)
+        if self.network is None:
+            return None
+        masked: int = self.network.config.mask_time_length
+        return max(1, min(masked, self.frames(self.max_samples)))
+
+    @cached_property
+    def min_samples(self) -> int:
+        """How many samples of a clip make ``mask_frames``."""
+        if self.mask_frames is None:
+            return 0
+        return bisect_left(range(self.max_samples), self.mask_frames, key=self.frames)
 
     def frames(self, samples: int) -> int:
         """How many frames a network that reads waveforms makes of a clip."""
@@ -80,7 +116,14 @@ class AudioTask(PredictingTask):
             decode=self._extract,
             keep=keep,
             unreadable=unreadable,
+            settings=self.decoding,
         )
+
+    @property
+    def decoding(self) -> dict[str, Any]:
+        """What decides how clips are decoded, beside the clips."""
+        rate_hz = self.extractor.sampling_rate
+        return {"max_seconds": self.max_seconds, "sample_rate_hz": rate_hz}
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:
         """The feature: (batch, longest, ...), float32; ``labels``: (batch, ...)."""
@@ -106,14 +149,15 @@ class AudioTask(PredictingTask):
     def max_samples(self) -> int:
         """The longest clip after cropping and padding."""
         sample_rate_hz: int = self.extractor.sampling_rate
-        return round(max(self.config.data.max_seconds, MIN_SECONDS) * sample_rate_hz)
+        return round(max(self.max_seconds, MIN_SECONDS) * sample_rate_hz)
 
     def _extract(self, source: str | bytes, name: str, facts: Facts) -> dict[str, Tensor]:
         clip = decode_audio(
             source,
             sample_rate_hz=self.extractor.sampling_rate,
-            max_seconds=self.config.data.max_seconds,
+            max_seconds=self.max_seconds,
             name=name,
+            facts=facts,
         )
         extracted = self.extractor(
             clip, sampling_rate=self.extractor.sampling_rate, return_tensors="pt"

@@ -9,7 +9,7 @@ from hfbench.tasks.classification import ClassificationTask
 
 
 class AudioClassification(AudioTask, ClassificationTask):
-    """A clip longer than ``data.max_seconds`` is cropped at its centre."""
+    """A clip longer than ``max_seconds`` is cropped at its centre."""
 
     name = "audio_classification"
     model_class = AutoModelForAudioClassification

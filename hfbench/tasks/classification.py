@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from hfbench.config import DataConfig
 from hfbench.data.columns import Modality
-from hfbench.data.media import Facts, Unreadable
-from hfbench.data.splits import load_splits
+from hfbench.data.cropping import Facts
+from hfbench.data.media import Unreadable
+from hfbench.data.splits import Splits, load_splits
 from hfbench.errors import UserError
 from hfbench.models import loading
 from hfbench.tasks.base import Answer, BuiltModel, Loss, PredictingTask, Samples, Task, TaskData
@@ -48,9 +49,13 @@ class LabelTask(Task):
         bad = bad_rows_of(self.config)
         splits = load_splits(data, modality, bad)
         self.set_problem(PROBLEMS[splits.problem_type])
+        self.fit_inputs(splits)
         found = read_splits(splits, modality, read, bad)
         self.describe_inputs(facts_of(found), found.summary)
         return found
+
+    def fit_inputs(self, splits: Splits) -> None:
+        """Choose, before any sample is read, what about the inputs follows from the data."""
 
     def describe_inputs(self, facts: Facts, summary: dict[str, Any]) -> None:
         """Add to the summary and its notes what was done to the inputs while they were read."""

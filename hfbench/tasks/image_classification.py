@@ -8,7 +8,8 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import AutoModelForImageClassification, TimmWrapperImageProcessor
 
-from hfbench.data.media import DecodedSamples, Facts, Unreadable, decode_image, exif_notes
+from hfbench.data.cropping import Facts
+from hfbench.data.media import DecodedSamples, Unreadable, decode_image, exif_notes
 from hfbench.models import loading
 from hfbench.tasks.base import Samples
 from hfbench.tasks.classification import ClassificationTask, with_labels

@@ -12,7 +12,8 @@ from datasets import Dataset
 from torch import Tensor, nn
 
 from hfbench.config import NetworkConfig, RunConfig
-from hfbench.data.media import DecodedSamples, Facts, Unreadable, decode_image, exif_notes
+from hfbench.data.cropping import Facts
+from hfbench.data.media import DecodedSamples, Unreadable, decode_image, exif_notes
 from hfbench.data.pixels import PixelSamples, load_pixels, normalised
 from hfbench.errors import UserError
 from hfbench.models.network import ScratchNetwork

@@ -9,7 +9,8 @@ from hfbench.config import RunConfig
 from hfbench.data.bad_rows import BAD_ROWS_FILE, BadRows
 from hfbench.data.carving import Origin
 from hfbench.data.columns import Modality
-from hfbench.data.media import Facts, Unreadable, added, media_path
+from hfbench.data.cropping import Facts
+from hfbench.data.media import Unreadable, added, media_path
 from hfbench.data.splits import Splits, complete_summary
 from hfbench.errors import UserError
 from hfbench.record import run_folder

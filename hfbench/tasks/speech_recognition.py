@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from transformers import AutoModelForCTC, Wav2Vec2CTCTokenizer, Wav2Vec2Processor
 
 from hfbench.ctc import beam_search, best_path
+from hfbench.data import durations
 from hfbench.data.audio import audio_seconds
+from hfbench.data.durations import ClipLength
 from hfbench.data.media import DecodedSamples, Unreadable, encoded
 from hfbench.data.speech import load_speech
+from hfbench.data.splits import Splits
 from hfbench.data.transcripts import (
     DELIMITER,
     PAD,
@@ -33,7 +36,7 @@ from hfbench.errors import UnreadableError, UserError
 from hfbench.models import loading
 from hfbench.tasks.audio import AudioTask
 from hfbench.tasks.base import Answer, BuiltModel, Candidate, Samples, TaskData
-from hfbench.tasks.reading import bad_rows_of, read_splits
+from hfbench.tasks.reading import bad_rows_of, facts_of, read_splits
 
 FILLING = -100  # behind the shorter transcripts of a split or batch, as transformers' losses want
 SHOWN_CHARACTERS = 10
@@ -44,7 +47,7 @@ class SpeechRecognition(AudioTask):
 
     The vocabulary is the checkpoint's where it has a CTC tokenizer, and is made of the training
     transcripts where it has none. Clips are padded as :class:`AudioTask` says, and none is cropped:
-    a longer one than ``data.max_seconds`` is an error, as its transcript would not fit any more.
+    a longer one than ``max_seconds`` is an error, as its transcript would not fit any more.
 
     The loss of a sample is divided by its transcript's tokens (``ctc_loss_reduction="mean"``).
     A clip with fewer frames than its transcript needs has an infinite loss. Every clip is checked
@@ -103,7 +106,16 @@ class SpeechRecognition(AudioTask):
         def read(rows: Dataset, role: str, unreadable: Unreadable) -> Samples:
             return self.features(rows, role, keep=True, unreadable=unreadable)
 
-        return read_splits(splits, "audio", read, bad)
+        self.fit_inputs(splits)
+        found = read_splits(splits, "audio", read, bad)
+        self.describe_inputs(facts_of(found), found.summary)
+        return found
+
+    def clip_length(self, splits: Splits) -> ClipLength:
+        """By the clips of all splits, as none is cropped."""
+        roles = [getattr(splits, role) for role in splits.origins]
+        found = chain.from_iterable(map(durations.durations_of, roles))
+        return durations.of_all_clips(found, self.seconds_read)
 
     def _unknown(self, splits: Mapping[str, Dataset]) -> list[str]:
         """What of the transcripts the vocabulary lacks."""
@@ -126,7 +138,7 @@ class SpeechRecognition(AudioTask):
     ) -> Samples:
         """Waveforms: (samples,), float32; of ``text`` the tokens, filled up to one length.
 
-        A clip longer than ``data.max_seconds``, one too short for its transcript and a transcript
+        A clip longer than ``max_seconds``, one too short for its transcript and a transcript
         of which nothing is left cannot be read either: an error, or put into ``unreadable``.
         """
         texts = rows["text"][:] if "text" in rows.column_names else None
@@ -158,6 +170,7 @@ class SpeechRecognition(AudioTask):
             decode=self._extract,
             keep=keep,
             unreadable=broken,
+            settings=self.decoding,
             audio_lengths=lengths,
         )
         if unreadable is not None and broken is not None:
@@ -166,7 +179,7 @@ class SpeechRecognition(AudioTask):
 
     def _samples_of(self, source: str | bytes, name: str) -> int:
         """How long a clip is at the checkpoint's rate, by its header."""
-        seconds, longest = audio_seconds(source, name), self.config.data.max_seconds
+        seconds, longest = audio_seconds(source, name), self.max_seconds
         if seconds > longest:
             raise UnreadableError(
                 name,

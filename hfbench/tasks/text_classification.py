@@ -8,8 +8,8 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
-from hfbench.data.cropping import describe_texts, text_facts, whole_lengths
-from hfbench.data.media import Facts, Unreadable
+from hfbench.data.cropping import Facts, describe_texts, text_facts, whole_lengths
+from hfbench.data.media import Unreadable
 from hfbench.data.tokens import Padding, TokenSamples
 from hfbench.errors import UserError
 from hfbench.models import loading
