@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import hfbench
 from hfbench.doctor_command import add_doctor_parser, doctor
 from hfbench.errors import UserError
-from hfbench.exits import guarded, to_stdout
+from hfbench.exits import WORK_GOES_ON, guarded
 from hfbench.layers_command import add_layers_parser, layers
 from hfbench.plan_command import add_plan_parser
 from hfbench.predict_command import add_predict_parser, predict
@@ -21,6 +21,7 @@ from hfbench.push_command import (
 )
 from hfbench.recommend_command import add_recommend_parser
 from hfbench.status import is_main_process, remark, working
+from hfbench.streams import write_out
 
 if TYPE_CHECKING:
     from hfbench.config import RunConfig, StrategyConfig
@@ -28,18 +29,21 @@ if TYPE_CHECKING:
 
 LOADING = "loading the libraries"
 DEFAULT_STRATEGIES = "scratch,head,last_2,lora,full"
+FOR_PROGRAMS = ("csv", "json")
 LANGUAGE_STRATEGIES = "scratch,last_2,lora,full"  # a tied output layer is no head to train alone
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of ``hfbench``; returns the exit code."""
+    """The command ``hfbench``; returns the exit code."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    return guarded(lambda: options.command(options), debug=options.debug)
+    return guarded(
+        lambda: options.command(options), debug=options.debug, interrupted=options.interrupted
+    )
 
 
 def recipe_main(task: str, description: str | None, arguments: Sequence[str] | None = None) -> int:
-    """Entry point of a recipe: read its config and run it; returns the exit code."""
+    """A recipe: read its config and run it; returns the exit code."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -72,7 +76,7 @@ def recipe_main(task: str, description: str | None, arguments: Sequence[str] | N
             push_after_training(config)
         return 0
 
-    return guarded(run_recipe, debug=options.debug)
+    return guarded(run_recipe, debug=options.debug, interrupted=WORK_GOES_ON)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -80,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="hfbench", description="How much of a pretrained model should be trained?"
     )
     parser.add_argument("--version", action="version", version=f"hfbench {hfbench.__version__}")
+    parser.set_defaults(interrupted="interrupted")
     commands = parser.add_subparsers(required=True, metavar="command")
     compare = commands.add_parser(
         "compare",
@@ -102,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--format", choices=("table", "markdown"), default="table")
     compare.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
-    compare.set_defaults(command=_compare)
+    compare.set_defaults(command=_compare, interrupted=WORK_GOES_ON)
     _add_params(commands)
     add_plan_parser(commands).set_defaults(command=_plan)
     add_recommend_parser(commands).set_defaults(command=_recommend)
@@ -146,6 +151,10 @@ def _add_params(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     params.set_defaults(command=_params)
 
 
+def _answer(options: argparse.Namespace, text: str) -> None:
+    write_out(text, for_programs=options.format in FOR_PROGRAMS)
+
+
 def _push(options: argparse.Namespace) -> int:
     with working("reading the run and asking the hub"):
         done = push(options.run_folder, options.overrides)
@@ -158,7 +167,7 @@ def _plan(options: argparse.Namespace) -> int:
 
     with working("building the network on paper and tracing a step of each strategy"):
         text = plan(options, _strategies(options.strategies))
-    print(text, end="")
+    _answer(options, text)
     return 0
 
 
@@ -167,26 +176,26 @@ def _recommend(options: argparse.Namespace) -> int:
 
     with working("counting every checkpoint that matches"):
         text = recommend_text(options)
-    print(text, end="")
+    _answer(options, text)
     return 0
 
 
 def _layers(options: argparse.Namespace) -> int:
     with working("building and measuring the layers"):
         text = layers(options)
-    print(text, end="")
+    _answer(options, text)
     return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:
     with working("measuring this machine"):
         text = doctor(options)
-    print(text, end="")
+    write_out(text, for_programs=options.json)
     return 0
 
 
 def _predict(options: argparse.Namespace) -> int:
-    to_stdout(predict(options))
+    _answer(options, predict(options))
     return 0
 
 
@@ -295,10 +304,10 @@ def _params(options: argparse.Namespace) -> int:
     if image is not None:
         with working("drawing the image"):
             plot_over_depth(counts, image)
-    for_programs = options.format in ("csv", "json")
+    for_programs = options.format in FOR_PROGRAMS
     for note in counts.notes if for_programs else ():
         print(note, file=sys.stderr)
-    to_stdout(format_counts(counts, options.format))
+    _answer(options, format_counts(counts, options.format))
     if image is not None:
         print(f"image: {image}", file=sys.stderr if for_programs else sys.stdout)
     return 0
@@ -331,7 +340,3 @@ def split_strategies(text: str) -> list[str]:
         else:
             found.append(part)
     return found
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,38 +1,50 @@
 """How a command ends: with one message and an exit code, whatever happened. No heavy imports."""
 
 import atexit
-import errno
 import gc
 import os
 import sys
 from collections.abc import Callable
 
+from hfbench import quiet  # noqa: F401 (silences libraries)
+from hfbench.disk import disk_problem
 from hfbench.errors import (
     HubUnreachableError,
     NotPublishedError,
     TrainingFailedError,
     UserError,
 )
+from hfbench.interrupts import INTERRUPTED, say_interrupted, unwinding
+
+WORK_GOES_ON = "interrupted; the same command continues"
 
 
-def guarded(action: Callable[[], int], *, debug: bool = False) -> int:
+def guarded(
+    action: Callable[[], int], *, debug: bool = False, interrupted: str = "interrupted"
+) -> int:
     """Run ``action``; a user's mistake becomes one message and the exit code 2 (hub: 3).
 
-    Failures of ours keep their traceback; Python then exits with 1.
+    ``interrupted`` says after Ctrl-C what became of the work. Failures of ours keep their
+    traceback; Python then exits with 1.
     """
     _collect_rarely()
     try:
-        return action()
+        with unwinding(interrupted):
+            code = action()
+            sys.stdout.flush()
+        return code
     except (UserError, HubUnreachableError, TrainingFailedError, NotPublishedError) as error:
         if debug:
             raise
         return _report(str(error), error.exit_code)
     except Exception as error:
-        if debug or not _is_disk_full(error):
+        problem = disk_problem(error)
+        if debug or problem is None:
             raise
-        return _report(f"no space left on the disk: {error}; free some or change output_dir", 2)
+        return _report(problem, 2)
     except KeyboardInterrupt:
-        return _report("interrupted; the same command continues", 130)
+        say_interrupted()
+        return INTERRUPTED
 
 
 def _collect_rarely() -> None:
@@ -49,21 +61,3 @@ def _report(message: str, exit_code: int) -> int:
     where = "" if rank == "0" else f" (process {rank})"
     print(f"hfbench: error{where}: {message}", file=sys.stderr)
     return exit_code
-
-
-def _is_disk_full(error: BaseException | None) -> bool:
-    """Whether the error, or one that led to it, says so (safetensors has only its text)."""
-    while error is not None:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "No space left on device" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def to_stdout(text: str) -> None:
-    try:
-        print(text, end="", flush=True)
-    except BrokenPipeError:  # "| head" has read enough; Python would fail again at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,17 +9,24 @@ import contextlib
 import dataclasses
 import math
 import multiprocessing
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any, Literal
 
 from hfbench.config import RunConfig, StrategyConfig
 from hfbench.exits import guarded
 from hfbench.expectation import Durations
+from hfbench.interrupts import INTERRUPTED, interrupts_wait
 from hfbench.record import finished_result, run_name
+from hfbench.start import prepare_child
 from hfbench.status import working
+
+PATIENCE_SECONDS = 10.0  # for a run that was interrupted to put away what is open
 
 
 def plan_matrix(
@@ -116,29 +123,72 @@ def _number(count: int, one: str, many: str | None = None) -> str:
 
 
 def _in_child(context: Any, target: Callable[..., None], *arguments: Any) -> int | None:
-    """The exit code of ``target`` in a process; a mistake of the user ends this one with it."""
-    process = context.Process(target=target, args=arguments)
-    process.start()
-    process.join()
-    if process.exitcode in (2, 3, 130):
+    """The exit code of ``target`` in a process.
+
+    A mistake of the user ends this process with it, and an interrupt of either ends both.
+    """
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_begin, args=(theirs, target, *arguments))
+    try:
+        resource_tracker.ensure_running()  # which would end the wait
+        with interrupts_wait():  # the server's and its children's too, until they can answer
+            forkserver.ensure_running()
+        with ours, theirs:
+            process.start()
+            ours.send(None)
+            process.join()
+    except KeyboardInterrupt:
+        _end(process)
+        _end_server()
+        raise
+    if process.exitcode == INTERRUPTED:
+        raise KeyboardInterrupt
+    if process.exitcode in (2, 3):
         sys.exit(process.exitcode)
     code: int | None = process.exitcode
     return code
 
 
+def _begin(start: Any, target: Callable[..., None], *arguments: Any) -> None:
+    """In the child: once its parent knows it, so that none is left behind by an interrupt."""
+    prepare_child()
+    try:
+        start.recv()
+    except EOFError:
+        sys.exit(INTERRUPTED)
+    target(*arguments)
+
+
+def _end(process: Any) -> None:
+    """Pass the interrupt on: it may have reached this process alone."""
+    if process.is_alive():
+        os.kill(process.pid, signal.SIGINT)
+        process.join(PATIENCE_SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
+
+
+def _end_server() -> None:
+    """At once: it may be loading libraries for seconds more, and hold our standard error open."""
+    server: Any = forkserver
+    if (number := server._forkserver._forkserver_pid) is not None:
+        os.kill(number, signal.SIGKILL)
+
+
 def _libraries(run: RunConfig) -> list[str]:
     """Modules that every run of a matrix imports sooner or later, for seconds each time."""
     # PyTorch's optimisers import its compiler when the first of them is made.
-    modules = ["hfbench.run", f"hfbench.tasks.{run.task}", "torch._dynamo"]
+    modules = ["hfbench.quiet", "hfbench.run", f"hfbench.tasks.{run.task}", "torch._dynamo"]
     if run.network is None:
         modules += ["transformers.modeling_utils", "transformers.processing_utils", "peft"]
     return modules
 
 
 def _check_in_child(runs: Sequence[RunConfig], debug: bool) -> None:
-    from hfbench.preparation import check_strategy
-
     def action() -> int:
+        from hfbench.preparation import check_strategy
+
         for run in {run.strategy: run for run in runs}.values():
             check_strategy(run)
         return 0
@@ -147,9 +197,9 @@ def _check_in_child(runs: Sequence[RunConfig], debug: bool) -> None:
 
 
 def _run_in_child(config: RunConfig, brief: bool, debug: bool, log: Path | None) -> None:
-    from hfbench.run import run
-
     def action() -> int:
+        from hfbench.run import run
+
         run(config, brief=brief)
         return 0
 

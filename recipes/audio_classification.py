@@ -15,7 +15,7 @@ to data.max_seconds, by default the length of 95 % of the training clips.
 
 import sys
 
-from hfbench.cli import recipe_main
+from hfbench.start import recipe
 
 if __name__ == "__main__":
-    sys.exit(recipe_main("audio_classification", __doc__))
+    sys.exit(recipe("audio_classification", __doc__))

@@ -59,7 +59,7 @@ def _best_run() -> Path:
 
 def _run(*arguments: str, **variables: str) -> None:
     print(f"\n$ hfbench {' '.join(map(_quoted, arguments))}", flush=True)
-    command = [sys.executable, "-m", "hfbench.cli", *arguments]
+    command = [sys.executable, "-m", "hfbench", *arguments]
     subprocess.run(command, check=True, env=os.environ | variables)
 
 

@@ -27,6 +27,11 @@ the head (n = 0 is head, then last_1, last_2 ... and full), on the three demo co
 Runs are kept in --output, and a repeated command trains only what is missing.
 """
 
+from hfbench.start import prepare_process
+
+if __name__ == "__main__":
+    prepare_process()  # before the other imports
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -35,7 +40,7 @@ from pathlib import Path
 from hfbench.cli import parse_seeds
 from hfbench.config import RunConfig, load_config
 from hfbench.errors import UserError
-from hfbench.exits import guarded
+from hfbench.exits import WORK_GOES_ON, guarded
 from hfbench.status import remark
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -49,7 +54,7 @@ QUICK_TUNING = ("training.max_steps=6", "data.max_train_samples=200", "data.max_
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 1 when a run failed, 2 for a mistake in the command."""
     options = _parser().parse_args(arguments)
-    return guarded(lambda: study(options), debug=options.debug)
+    return guarded(lambda: study(options), debug=options.debug, interrupted=WORK_GOES_ON)
 
 
 def study(options: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ timm's networks: model.source=timm model.checkpoint=vit_base_patch16_224.augreg_
 
 import sys
 
-from hfbench.cli import recipe_main
+from hfbench.start import recipe
 
 if __name__ == "__main__":
-    sys.exit(recipe_main("image_classification", __doc__))
+    sys.exit(recipe("image_classification", __doc__))

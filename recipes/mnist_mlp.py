@@ -16,7 +16,7 @@ and a batch is an index slice of them.
 
 import sys
 
-from hfbench.cli import recipe_main
+from hfbench.start import recipe
 
 if __name__ == "__main__":
-    sys.exit(recipe_main("mnist_mlp", __doc__))
+    sys.exit(recipe("mnist_mlp", __doc__))

@@ -17,7 +17,7 @@ Decoding: decoding.beams=8 searches over eight prefixes instead of taking the be
 
 import sys
 
-from hfbench.cli import recipe_main
+from hfbench.start import recipe
 
 if __name__ == "__main__":
-    sys.exit(recipe_main("speech_recognition", __doc__))
+    sys.exit(recipe("speech_recognition", __doc__))

@@ -16,7 +16,7 @@ Any key of the configuration can be given on the command line: training.epochs=2
 
 import sys
 
-from hfbench.cli import recipe_main
+from hfbench.start import recipe
 
 if __name__ == "__main__":
-    sys.exit(recipe_main("text_classification", __doc__))
+    sys.exit(recipe("text_classification", __doc__))

@@ -76,6 +76,11 @@ LAYERS = {
     "hfbench.conversion": 0,
     "hfbench.errors": 0,
     "hfbench.exits": 0,
+    "hfbench.interrupts": 0,
+    "hfbench.quiet": 0,
+    "hfbench.streams": 0,
+    "hfbench.start": 3,
+    "hfbench.__main__": 3,
     "hfbench": 0,
 }
 LIGHT_MODULES = (
@@ -116,6 +121,9 @@ LIGHT_MODULES = (
     "hfbench.status",
     "hfbench.errors",
     "hfbench.exits",
+    "hfbench.interrupts",
+    "hfbench.streams",
+    "hfbench.start",
     "hfbench.provenance",
     "hfbench.record",
     "hfbench.expectation",

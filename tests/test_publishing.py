@@ -313,7 +313,7 @@ def test_killed_while_it_publishes_the_run_is_complete_and_publishable(
     arguments = ["push", str(folder), "hub.repo_id=alice/killed"]
     seen = hub.count("lfs_upload")
     process = subprocess.Popen(
-        [sys.executable, "-m", "hfbench.cli", *arguments],
+        [sys.executable, "-m", "hfbench", *arguments],
         env=os.environ | hub.environment(home, token=WRITE),
     )
     deadline = time.monotonic() + 60

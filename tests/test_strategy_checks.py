@@ -51,7 +51,7 @@ def test_a_comparison_with_a_mistake_trains_nothing(
         "training": {"max_steps": 1},
     }
     (tmp_path / "lm.yaml").write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "hfbench.cli", "compare", "--strategies", "full,head"]
+    command = [sys.executable, "-m", "hfbench", "compare", "--strategies", "full,head"]
     command += ["--config", str(tmp_path / "lm.yaml"), "--output", str(tmp_path / "runs")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2

@@ -32,7 +32,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "llama_405b.json"
         config.write_text(json.dumps(LLAMA_405B))
-        params = [sys.executable, "-m", "hfbench.cli", "params"]
+        params = [sys.executable, "-m", "hfbench", "params"]
         llama = [*params, str(config), "--task", "causal_lm", "--strategies"]
         commands = {
             "import torch and transformers' Llama": [

@@ -79,7 +79,7 @@ def _run_compare(matrix: Matrix, folder: Path) -> None:
     chosen = {key: values[key] for key in ("task", "model", "data", "training")}
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(chosen))
-    command = [sys.executable, "-m", "hfbench.cli", "compare", "--config", str(path)]
+    command = [sys.executable, "-m", "hfbench", "compare", "--config", str(path)]
     command += ["--strategies", ",".join(matrix.strategies)]
     command += ["--seeds", ",".join(str(seed) for seed in matrix.seeds), "--output", str(folder)]
     _call(command, folder / "cache")

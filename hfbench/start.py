@@ -1,0 +1,40 @@
+"""Where every command starts: what must hold before anything else is imported.
+
+Ctrl-C from the first moment on, standard streams that take what is printed.
+"""
+
+from hfbench.interrupts import answer_interrupts
+
+
+def main() -> int:
+    """Entry point of ``hfbench`` and of ``python -m hfbench``; returns the exit code."""
+    prepare_process()
+    from hfbench.cli import main as command
+
+    return command()
+
+
+def recipe(task: str, description: str | None) -> int:
+    """Entry point of a recipe; returns the exit code."""
+    prepare_process()
+    from hfbench.cli import recipe_main
+
+    return recipe_main(task, description)
+
+
+def prepare_process() -> None:
+    """For the main process of a command, before its other imports."""
+    answer_interrupts()
+    _take_what_is_printed()
+
+
+def prepare_child() -> None:
+    """For a process that a command of ours started, which speaks for it."""
+    answer_interrupts(speaks=False)
+    _take_what_is_printed()
+
+
+def _take_what_is_printed() -> None:
+    from hfbench.streams import make_streams_last
+
+    make_streams_last()
