@@ -42,6 +42,7 @@ from hfbench.training.precision import (
     process_state,
 )
 from hfbench.training.rounds import measured_for_all
+from hfbench.training.standardised import NotFoldedError, Standardised, standardise
 from hfbench.training.threads import choose_threads
 
 
@@ -55,6 +56,7 @@ class Prepared:
     structure: Structure
     parameters: ParameterReport
     new_parameters: frozenset[str]  # that no checkpoint gave
+    standardised: Standardised | None = None  # of numbers: what is to be folded before saving
 
 
 def make_accelerator(config: RunConfig) -> Accelerator:
@@ -176,12 +178,35 @@ def prepare(config: RunConfig, task: Task, accelerator: Accelerator) -> Prepared
     packed = block_linears(built.model, structure) if config.strategy.name == "qlora" else []
     model = apply_strategy(built.model, structure, config.strategy, built.new_parameters)
     own_loss = task.own_loss(data)
+    standardised = None
     if own_loss is not None:
-        OwnLoss(own_loss).attach(model)
+        standardised = _in_standard_units(task, data, model, structure, built.new_parameters)
+        if standardised is None:
+            OwnLoss(own_loss).attach(model)
     counts = count_parameters(model, structure)
     if packed:
         quantize(model, packed)
-    return Prepared(task, data, model, structure, counts, built.new_parameters)
+    return Prepared(task, data, model, structure, counts, built.new_parameters, standardised)
+
+
+def _in_standard_units(
+    task: Task, data: TaskData, model: nn.Module, structure: Structure, new: frozenset[str]
+) -> Standardised | None:
+    """How the model learns numbers; None where it learns none, or the data's own, with a note."""
+    units, loss = task.target_units(data), task.own_loss(data)
+    if units is None or loss is None:
+        return None
+    batch, notes = task.check_batch(data.test), data.summary["notes"]
+    try:
+        found = standardise(model, structure, loss, batch, mean=units[0], std=units[1], new=new)
+    except NotFoldedError as error:
+        notes.append(f"numbers are learnt as they are: {error}")
+        return None
+    notes.append(
+        f"numbers are learnt as (number - {found.scale.centre:.6g}) / {found.scale.scale:.6g}, "
+        "also in the losses; metrics, predictions and the saved model have the data's units"
+    )
+    return found
 
 
 def check_strategy(config: RunConfig) -> None:

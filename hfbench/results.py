@@ -19,6 +19,7 @@ from hfbench.errors import UserError
 
 SCHEMA_VERSION = 3
 RESULT_FILE = "result.json"
+BASELINE_MSE = "baseline_mse"  # test metric of numbers: that of the mean of train
 UNTRAINED = "_before_training"  # ends the name of a test metric of the model as it came
 
 Status = Literal["succeeded", "failed", "diverged", "out_of_memory"]

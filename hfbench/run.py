@@ -35,7 +35,7 @@ from hfbench.preparation import (
     settle_threads,
 )
 from hfbench.record import Record, finished_result, run_folder, run_id
-from hfbench.results import UNTRAINED, RunResult, Status
+from hfbench.results import BASELINE_MSE, UNTRAINED, RunResult, Status
 from hfbench.saving import MODEL_FOLDER, save_model
 from hfbench.status import working
 from hfbench.strategies import layer_decay, set_training_mode, unfreezing
@@ -292,6 +292,8 @@ def save(
     if accelerator.is_main_process:
         # Without Accelerate's mixed precision around forward: as whoever loads it will run it.
         model = accelerator.unwrap_model(prepared.model, keep_fp32_wrapper=False)
+        if prepared.standardised is not None:
+            prepared.standardised.fold()
         check = prepared.task.check_batch(prepared.data.test)
         check.pop("labels", None)  # those of several labels or a number not every model takes
         with working("saving the model, and comparing it when loaded again"):
@@ -322,7 +324,9 @@ def _summary(result: RunResult, folder: Path) -> str:
     value = result.test_metrics[result.primary_metric]
     before = result.test_metrics.get(f"{result.primary_metric}{UNTRAINED}")
     untrained = "" if before is None else f" ({before:.4f} before training)"
+    baseline = result.test_metrics.get(BASELINE_MSE)
+    mean = "" if baseline is None else f" ({baseline:.4f} by the mean of train)"
     return (
-        f"{result.strategy}: test {result.primary_metric} {value:.4f}{untrained}, trained "
+        f"{result.strategy}: test {result.primary_metric} {value:.4f}{untrained}{mean}, trained "
         f"{result.train_seconds:.1f} s, result and model in {folder}"
     )

@@ -26,6 +26,7 @@ from hfbench.errors import UserError
 
 STRATA = 10  # of a number: samples are split by tenths of its distribution,
 STRATUM_SAMPLES = 10  # or by fewer, of at least so many samples
+FINENESS = 0.01  # the largest step between float32 numbers, of a standard deviation
 Encoded = npt.NDArray[Any]
 Problems = dict[int, str]  # row -> what is wrong with its label
 
@@ -217,6 +218,17 @@ class Number(Labels):
 
     def held(self, labels: Encoded) -> tuple[Rows, Rows]:
         return np.arange(0), np.arange(0)
+
+    def check_train(self, labels: Encoded, source: str) -> None:
+        """Raise UserError also for numbers between which float32 has too few others."""
+        super().check_train(labels, source)
+        numbers = labels.astype(np.float64)
+        step, spread = float(np.spacing(np.abs(labels).max())), float(numbers.std())
+        if step > spread * FINENESS:
+            raise UserError(
+                f"the numbers of {source!r} spread by {spread:.3g} around {numbers.mean():.6g}, "
+                f"where a network's float32 has steps of {step:.3g}: subtract a constant from them"
+            )
 
     def described(self, label: Any) -> str:
         return f"{label:g}"

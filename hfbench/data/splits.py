@@ -287,7 +287,8 @@ def _labels(dataset: Dataset) -> Encoded:
     return np.asarray(dataset["labels"][:])
 
 
-def _distribution(numbers: Encoded) -> dict[str, float]:
+def _distribution(labels: Encoded) -> dict[str, float]:
+    numbers = labels.astype(np.float64)
     values = {
         "min": numbers.min(),
         "max": numbers.max(),

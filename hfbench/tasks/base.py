@@ -100,6 +100,13 @@ class Task(ABC):
         """Of logits and labels, a mean over the loss units; None: what the model computes."""
         return None
 
+    def target_units(self, data: TaskData) -> tuple[float, float] | None:
+        """Mean and standard deviation of train's numbers, of which ``own_loss`` is a squared error.
+
+        None where labels are no numbers.
+        """
+        return None
+
     def step_probe(self, device: torch.device | str = "cpu") -> Callable[[], object] | None:
         """Work like a training step's, to choose the number of threads and the precision by.
 

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import numpy.typing as npt
 import torch
+from accelerate import Accelerator
 from datasets import Dataset
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from hfbench.data.media import Unreadable
 from hfbench.data.splits import Splits, load_splits
 from hfbench.errors import UserError
 from hfbench.models import loading
+from hfbench.results import BASELINE_MSE
 from hfbench.tasks.base import Answer, BuiltModel, Loss, PredictingTask, Samples, Task, TaskData
 from hfbench.tasks.problems import (
     PROBLEMS,
@@ -82,6 +84,7 @@ class ClassificationTask(LabelTask, PredictingTask):
     answer_name = "label"
     model_class: ClassVar[Any]  # an AutoModelFor...Classification
     config_overrides: ClassVar[Mapping[str, Any]] = {}
+    baseline_mse: float | None = None  # after prepare_data, of numbers
 
     def prepare_data(self) -> TaskData:
         loading.require_task(self.config.model, self.name)
@@ -94,6 +97,13 @@ class ClassificationTask(LabelTask, PredictingTask):
         weights = self.class_weights(data)
         if weights is not None:
             data.summary["notes"].append(described_weights(data.label_names, weights))
+        units = self.target_units(data)
+        if units is not None:
+            numbers = np.asarray(cast(Any, data.test).labels(), dtype=np.float64)
+            self.baseline_mse = float(((numbers - units[0]) ** 2).mean())
+            data.summary["notes"].append(
+                f"the mean of train has a mse of {self.baseline_mse:.6g} on test"
+            )
         return data
 
     @abstractmethod
@@ -116,6 +126,23 @@ class ClassificationTask(LabelTask, PredictingTask):
             return WeightedLoss(weights)
         usual = self.problem.name == "single_label_classification"
         return None if usual else self.problem.loss
+
+    def target_units(self, data: TaskData) -> tuple[float, float] | None:
+        if self.problem.name != "regression":
+            return None
+        targets = data.summary["targets"]
+        return targets["mean"], targets["std"]
+
+    def comparable(self, outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        """Numbers in standard units: in those of the data a small difference may be lost."""
+        z: Tensor | None = getattr(outputs, "standardised", None)
+        return self.predictions(outputs, batch) if z is None else z.detach().float()
+
+    def further_test_metrics(
+        self, model: nn.Module, test: Samples, accelerator: Accelerator
+    ) -> dict[str, Any]:
+        """Of numbers what train's mean would reach."""
+        return {} if self.baseline_mse is None else {BASELINE_MSE: self.baseline_mse}
 
     def class_weights(self, data: TaskData) -> list[float] | None:
         """Of the labels of train; None where all weigh the same.
