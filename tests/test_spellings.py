@@ -110,3 +110,15 @@ def test_a_label_of_another_split_that_train_writes_otherwise_is_named() -> None
         0: "the label 'Red', which train lacks (it has 'red')",
         1: "the label 'green', which train lacks",
     }
+
+
+def test_mixed_types_of_json_and_lines_of_a_csv_are_named(tmp_path: Path) -> None:
+    rows = ['{"text": "a", "label": 0}', '{"text": "b", "label": 1.0}']
+    for value in ("true", '"1"'):
+        mixed = [*rows, f'{{"text": "c", "label": {value}}}']
+        (tmp_path / "a.jsonl").write_text("\n".join(mixed))
+        with pytest.raises(UserError, match=r"line 3 holds ('1'|True), which does not go with"):
+            load_splits(DataConfig(source=str(tmp_path / "a.jsonl")), "text")
+    (tmp_path / "a.csv").write_text("text,label\na,1\nb,0\nc,True\n")
+    with pytest.raises(UserError, match=r"'True' \(1 row, the first: row 2 \(.*line 4\)\)"):
+        load_splits(DataConfig(source=str(tmp_path / "a.csv")), "text")

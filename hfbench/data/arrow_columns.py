@@ -31,7 +31,7 @@ def from_values(
     notes = []
     for name, values in columns.items():
         try:
-            arrays[name] = pa.array(values)
+            arrays[name] = _array(values)
             continue
         except UnicodeEncodeError:
             whole = [_without_surrogates(value) for value in values]
@@ -43,7 +43,7 @@ def from_values(
         except (OverflowError, pa.ArrowException):
             whole = values
         try:
-            arrays[name] = pa.array(whole)
+            arrays[name] = _array(whole)
         except (OverflowError, pa.ArrowException):
             unread[name] = _misfit(whole, place)
     return Dataset(pa.table(arrays)), unread, tuple(notes)
@@ -117,10 +117,21 @@ def _misfit(values: Sequence[Any], place: Place) -> str:
 
 def _fits(values: Sequence[Any]) -> bool:
     try:
-        pa.array(values)
+        _array(values)
     except (OverflowError, pa.ArrowException):
         return False
     return True
+
+
+def _array(values: Sequence[Any]) -> pa.Array:
+    """Raises as Arrow does for values that do not go together, and for a truth among numbers.
+
+    Arrow takes true for 1.0.
+    """
+    array = pa.array(values)
+    if pa.types.is_floating(array.type) and any(isinstance(value, bool) for value in values):
+        raise pa.ArrowTypeError("true or false among numbers")
+    return array
 
 
 def _parts(value: Any) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from hfbench.errors import UserError
 FEW = 50  # different texts: labels have few, amounts many,
 ROWS_EACH = 3  # and each label at least so many rows, on average
 SEPARATORS = (";", "|", ",")
-LISTS = 'write lists of their names (["red", "round"])'
+LISTS = 'write lists of their names, such as ["red", "round"]'
 _VERSION = re.compile(r"v?\d+(\.\d+){2,}\w*")
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+(,\d+)?")
 _SPELLED = {

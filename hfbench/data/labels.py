@@ -289,6 +289,8 @@ def _several_labels(train: Dataset, column: str, place: Place) -> SeveralLabels:
     rows = [
         (row, items) for row, (_, items) in enumerate(_lists(train, column)) if items is not None
     ]
+    if feature is None and not rows:
+        raise _no_lists(column, f"{train[column][0]!r} ({place(0)})")
     if _are_indicators([items for _, items in rows]):
         raise UserError(
             f"column {column!r} holds lists of {len(rows[0][1])} values that are 0 or 1, one a "
@@ -327,10 +329,14 @@ def _item_feature(dataset: Dataset, column: str) -> Any:
         return feature.feature
     if isinstance(feature, Value) and feature.dtype in ("string", "large_string"):
         return None
-    raise UserError(
+    raise _no_lists(column, str(feature))
+
+
+def _no_lists(column: str, held: str) -> UserError:
+    return UserError(
         f"column {column!r} must hold a list of labels a row for data.problem_type="
-        f"multi_label_classification; it holds {feature}. Labels in columns of 0 and 1 are "
-        "named by data.label_columns=[...]"
+        f"multi_label_classification; it holds {held}. In a csv a list is a text such as "
+        '["red", "round"]; labels in columns of 0 and 1 are named by data.label_columns=[...]'
     )
 
 

@@ -69,7 +69,9 @@ def load_splits(data: DataConfig, modality: Modality, bad_rows: BadRows | None =
     chosen = choose_splits(data, list(raw))
     tables = source.tables
     columns = detect_columns(raw[chosen["train"]], data, modality, tables[chosen["train"]].unread)
-    labels = find_labels(raw[chosen["train"]], columns.label, data)
+    labels = find_labels(
+        raw[chosen["train"]], columns.label, data, place=tables[chosen["train"]].described
+    )
     bad = BadRows(limit=data.max_bad_rows) if bad_rows is None else bad_rows
     bad.know_places(tables)
     notes = [*source.notes_on(chosen), *unused_splits(data, raw, chosen)]
