@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import io
 import os
 import sys
 from pathlib import Path
@@ -58,7 +59,10 @@ def add_predict_parser(commands: Any) -> argparse.ArgumentParser:
 
 def predict(options: argparse.Namespace) -> str:
     """What goes to standard output; what model it is and what was assumed go to standard error."""
+    from hfbench.data.kinds import check_names
+
     output = None if options.output is None else Path(options.output)
+    check_names([Path(options.model), *([] if output is None else [output])])
     if output is not None:
         _check_writable(output)
     style: Format = options.format or _ENDINGS.get("" if output is None else output.suffix, "table")
@@ -77,7 +81,7 @@ def predict(options: argparse.Namespace) -> str:
     inputs = read_inputs(
         options.inputs,
         trained.task.modality,
-        standard_input=sys.stdin.buffer,
+        standard_input=io.BytesIO() if sys.stdin is None else sys.stdin.buffer,
         training_columns=trained.training_columns,
         text_column=options.text_column,
     )

@@ -72,7 +72,7 @@ def test_texts_and_labels_that_cannot_be_used(tmp_path: Path) -> None:
         ("train", 5, "no text (text=None)"),
         ("train", 7, "no label (label=None)"),
         ("train", 9, "no label (label='')"),
-        ("test", 3, "the label 'c', which train lacks"),
+        ("test", 3, "the label 'c' (column 'label'), which train lacks"),
     ]
     assert splits.summary["bad_rows"] == {"train": 4, "test": 1}
     assert len(splits.test) == 3
@@ -96,7 +96,7 @@ def test_a_label_that_only_the_names_have_is_out_of_range(tmp_path: Path) -> Non
             tmp_path / f"{split}.parquet"
         )
     with pytest.raises(
-        UserError, match=r"test row 2 \(.*test.parquet, row 2\): the label 'c', which"
+        UserError, match=r"test row 2 \(.*test.parquet, row 2\): the label 'c' \(column"
     ):
         load_splits(DataConfig(source=str(tmp_path)), "text")
     splits = load_splits(DataConfig(source=str(tmp_path), max_bad_rows=1), "text")

@@ -192,7 +192,8 @@ def test_a_label_that_train_lacks_is_named(tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv", labels="ab")
     write_csv(tmp_path / "test.csv", labels="abc")
     with pytest.raises(
-        UserError, match=r"test row 2 \(.*test.csv, line 4\): the label 'c', which train lacks"
+        UserError,
+        match=r"test row 2 \(.*test.csv, line 4\): the label 'c' \(column 'label'\), which",
     ):
         load_splits(DataConfig(source=str(tmp_path)), "text")
 

@@ -98,8 +98,8 @@ def test_other_files_are_counted_by_ending_and_reason(tmp_path: Path) -> None:
         "files that are not used, as Pillow cannot read them: 3 (2 .heic, 1 .svg; the first: "
         "a/2.heic)",
         "files that are not used, as they are in no class folder: 1 (1 .png; the first: c.png)",
-        "files that are not used, as they are no images: 5 (2 .md, 1 without an ending, 1 .txt, "
-        "1 .csv; the first: LICENSE)",
+        "files that are not used, as they are no images: 5 (2 .md, 1 .csv, 1 .txt, 1 without "
+        "an ending; the first: LICENSE)",
     }
 
 

@@ -54,7 +54,10 @@ def test_lists_become_zeros_and_ones() -> None:
     assert find_labels(train, "y", DataConfig()).names == ("a", "b", "c", "d")
     labels, problems = SeveralLabels(("a", "b", "c")).encode(train, "y")
     assert labels.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1], [0, 0, 0], [0, 1, 0]]
-    assert problems == {3: "no list of labels (y=None)", 4: "the label 'd', which train lacks"}
+    assert problems == {
+        3: "no list of labels (y=None)",
+        4: "the label 'd' (column 'y'), which train lacks",
+    }
     typed = Features({"y": List(ClassLabel(names=["x", "y", "z"]))})
     dataset = Dataset.from_dict({"y": [[2, 0], [1]]}, features=typed)
     found = find_labels(dataset, "y", DataConfig())

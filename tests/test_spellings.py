@@ -45,7 +45,7 @@ def test_another_split_may_write_whole_numbers_in_the_other_way() -> None:
     other = Dataset.from_dict({"y": ["1.0", "0.00", "1.5"]})
     encoded, problems = labels.encode(other, "y")
     assert encoded.tolist()[:2] == [1, 0]
-    assert problems == {2: "the label '1.5', which train lacks"}
+    assert problems == {2: "the label '1.5' (column 'y'), which train lacks"}
     labels, _ = labels_of(["1.0", "0.0"])
     assert labels.names == ("0.0", "1.0")
     assert labels.encode(Dataset.from_dict({"y": ["1", "0"]}), "y")[0].tolist() == [1, 0]
@@ -58,7 +58,7 @@ def test_a_whole_number_beside_versions_may_be_one_of_them() -> None:
         labels_of(["1", "1.0", "1.0.2"])
     labels, _ = labels_of(["1.0", "1.0.2"] * 3)
     assert labels.encode(Dataset.from_dict({"y": ["1"]}), "y")[1] == {
-        0: "the label '1', which train lacks"
+        0: "the label '1' (column 'y'), which train lacks"
     }
 
 
@@ -107,8 +107,8 @@ def test_a_label_of_another_split_that_train_writes_otherwise_is_named() -> None
     labels, _ = labels_of(["red", "blue"])
     problems = labels.encode(Dataset.from_dict({"y": ["Red", "green"]}), "y")[1]
     assert problems == {
-        0: "the label 'Red', which train lacks (it has 'red')",
-        1: "the label 'green', which train lacks",
+        0: "the label 'Red' (column 'y'), which train lacks (it has 'red')",
+        1: "the label 'green' (column 'y'), which train lacks",
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hfbench.cli import main
 from hfbench.config import DataConfig
 from hfbench.data.files import load_local
 from hfbench.data.inputs import read_inputs
@@ -138,6 +139,16 @@ def test_such_a_name_of_a_file_that_is_not_used_is_only_counted(tmp_path: Path) 
 
 
 # ---- standard input and arguments
+
+
+@pytest.mark.parametrize(
+    "arguments", [["caf\udce9", "x"], ["model", "x", "--output", "caf\udce9.csv"]]
+)
+def test_names_of_models_and_outputs_are_utf8(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", *arguments]) == 2
+    assert "caf\\xe9" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"good\ncaf\xe9\n", "good\r\ncafé".encode("latin-1")])

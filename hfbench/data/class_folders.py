@@ -11,12 +11,11 @@ from hfbench.data.kinds import (
     OTHER_SUFFIXES,
     PLURALS,
     READERS,
+    Grouped,
     Kind,
     check_names,
-    is_hidden,
     is_like,
     is_of,
-    visible_files,
 )
 from hfbench.data.leftovers import describe_leftovers
 from hfbench.data.rows import Source, Table
@@ -25,24 +24,25 @@ from hfbench.data.text_files import read_text
 from hfbench.errors import UserError
 
 
-def load_class_folders(folder: Path, split: str, kind: Kind) -> Source:
+def load_class_folders(folder: Path, split: str, kind: Kind, held: Grouped) -> Source:
     """The files of this kind with the column ``label``, the class's name (Unicode NFC).
 
-    Images and recordings are paths, texts (one a file) are read. Raises UserError for a class
-    without a file that can be read and for a class that is split inside.
+    ``held``: what counts in the folder. Images and recordings are paths, texts (one a file) are
+    read. Raises UserError for a class without a file that can be read and for a class that is split
+    inside.
     """
-    classes = {entry: visible_files(entry) for entry in folders_in(folder)}
+    classes = held.folders
     used = {entry: [f for f in files if is_of(f, kind)] for entry, files in classes.items()}
     _check_classes(classes, used, kind)
     _check_splits_inside(used)
-    labels = {entry: unicodedata.normalize("NFC", entry.name) for entry, found in used.items()}
+    labels = {entry: unicodedata.normalize("NFC", entry.name) for entry in classes}
     files = [file for found in used.values() for file in found]
     check_names(files)
-    names = [labels[entry] for entry, found in used.items() for _ in found]
     if not files:
         raise UserError(f"{str(folder)!r} has no class folder with {PLURALS[kind]}")
-    left = sorted(set(visible_files(folder)) - set(files))
-    notes = describe_leftovers(left, folder, kind, "they are in no class folder")
+    names = [labels[entry] for entry, found in used.items() for _ in found]
+    left = [file for found in classes.values() for file in found if not is_of(file, kind)]
+    notes = describe_leftovers([*held.direct, *left], folder, kind, "they are in no class folder")
     notes += [
         f"the folder {str(entry)!r} is read as the label {label!r} in Unicode's composed form "
         "(NFC), so that one spelling is one label"
@@ -56,13 +56,6 @@ def load_class_folders(folder: Path, split: str, kind: Kind) -> Source:
         paths = [str(file.absolute()) for file in files]
         table = Table(Dataset.from_dict({str(kind): paths, "label": names}))
     return Source({split: table}, tuple(notes))
-
-
-def folders_in(folder: Path) -> list[Path]:
-    """Its folders that count, by name."""
-    return sorted(
-        entry for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name)
-    )
 
 
 def _check_classes(
@@ -91,7 +84,8 @@ def _holds_documents(files: Sequence[Path], kind: Kind) -> bool:
 def _check_splits_inside(used: Mapping[Path, Sequence[Path]]) -> None:
     """Raise UserError for ``class/train/file`` beside ``class/test/file``."""
     for folder, files in used.items():
-        inner = {parts[0] for f in files if len(parts := f.relative_to(folder).parts) > 1}
+        depth = len(folder.parts)
+        inner = {parts[depth] for file in files if len(parts := file.parts) > depth + 1}
         roles = {named.role for name in inner if (named := split_name(name)) and not named.rest}
         if len(roles) > 1:
             raise UserError(

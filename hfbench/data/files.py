@@ -13,7 +13,7 @@ from hfbench.data.kinds import is_hidden, visible_files
 from hfbench.data.leftovers import unused
 from hfbench.data.metadata import METADATA_NAMES, load_described_splits, metadata_of
 from hfbench.data.rows import Place, Source, Table
-from hfbench.data.split_folders import load_folders, sample_folders
+from hfbench.data.split_folders import holds_classes, load_folders
 from hfbench.data.split_names import SplitName, split_name
 from hfbench.data.tables import TABLE_READERS, load_table
 from hfbench.errors import UserError
@@ -49,7 +49,7 @@ def load_local(path: Path) -> Source:
             return _load_tables(path, folder, named)
     if table := metadata_of(path):
         return load_described_splits(table)
-    if tables[path] and len(sample_folders(path)) < 2:
+    if tables[path] and not holds_classes(path):
         names = ", ".join(table.name for table in tables[path])
         raise UserError(
             f"{str(path)!r} holds {names}: name the files train, validation and test, or give "
@@ -104,8 +104,7 @@ def _load_tables(path: Path, folder: Path, tables: Sequence[Path]) -> Source:
     for table, named in _checked(tables).items():
         splits.setdefault(named.base, []).append(table)
     loaded = {split: _concatenated(split, files) for split, files in splits.items()}
-    files = {Path(os.path.normpath(table)) for table in tables}
-    used = files | _named_files(path, loaded.values())
+    used = {os.path.normpath(table) for table in tables} | _named_files(path, loaded.values())
     return Source(loaded, tuple(_beside(path, folder, used)))
 
 
@@ -161,23 +160,24 @@ def _place_among(shards: Sequence[Table]) -> Place:
     return place
 
 
-def _named_files(path: Path, tables: Iterable[Table]) -> set[Path]:
+def _named_files(path: Path, tables: Iterable[Table]) -> set[str]:
     """Files that a column names from the folder on, as images and recordings are named."""
-    named: set[Path] = set()
+    named: set[str] = set()
     for table in tables:
         for column, kind in table.rows.features.items():
             values = table.rows[column] if is_string(kind) else []
             first = next((value for value in values if value), None)
             if first is not None and os.path.isfile(path / first):
-                named.update(Path(os.path.normpath(path / value)) for value in values if value)
+                named.update(os.path.normpath(path / value) for value in values if value)
     return named
 
 
-def _beside(path: Path, folder: Path, used: Set[Path]) -> list[str]:
+def _beside(path: Path, folder: Path, used: Set[str]) -> list[str]:
     """Notes on all other files."""
-    left = [file for file in visible_files(path) if Path(os.path.normpath(file)) not in used]
-    tables = [file for file in left if file in _tables_in(folder)]
-    others = [file for file in left if file not in tables]
+    all_tables = set(_tables_in(folder))
+    left = [file for file in visible_files(path) if os.path.normpath(file) not in used]
+    tables = [file for file in left if file in all_tables]
+    others = [file for file in left if file not in all_tables]
     notes = [unused(tables, path, "their names are no split's")] if tables else []
     if others:
         notes.append(unused(others, path, "no column of the tables names them"))

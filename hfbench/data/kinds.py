@@ -1,7 +1,8 @@
 """Which files are images, recordings or texts by their ending, and which do not count."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -73,29 +74,60 @@ def visible_files(folder: Path) -> list[Path]:
 
     Raises UserError for a folder that cannot be read.
     """
-    return sorted(_walk(folder))
+    return list(_walk(folder))
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Files that count below a folder.
+
+    Attributes:
+        folders: each of the folder's own folders with its files, at any depth; also empty ones.
+        direct: the files in the folder itself.
+    """
+
+    folders: Mapping[Path, Sequence[Path]]
+    direct: Sequence[Path]
+
+
+def grouped(folder: Path, files: Iterable[Path]) -> Grouped:
+    """``files``: all that count below ``folder``."""
+    own = (e for e in _entries(folder) if e.is_dir() and not is_hidden(e.name))
+    folders: dict[str, list[Path]] = {entry.name: [] for entry in own}
+    direct: list[Path] = []
+    depth = len(folder.parts)
+    for file in files:
+        parts = file.parts
+        place = folders[parts[depth]] if len(parts) > depth + 1 else direct
+        place.append(file)
+    return Grouped({folder / name: held for name, held in folders.items()}, direct)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename!r} cannot be read: {error.strerror}") from error
+    for entry in _entries(folder):
+        if is_hidden(entry.name):
+            continue
+        if not entry.is_dir():
+            yield folder / entry.name
+        elif not (entry.is_symlink() and _leads_back(folder, entry.name)):
+            yield from _walk(folder / entry.name)
 
-    for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        folders[:] = [
-            name for name in folders if not is_hidden(name) and not _leads_back(parent, name)
-        ]
-        yield from (Path(parent, name) for name in names if not is_hidden(name))
+
+def _entries(folder: Path) -> list["os.DirEntry[str]"]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"'{printable(str(folder))}' cannot be read: {error.strerror}") from error
 
 
-def _leads_back(parent: str, name: str) -> bool:
+def _leads_back(parent: Path, name: str) -> bool:
     """Whether a link to a folder leads to one that holds it."""
-    path = os.path.join(parent, name)
-    if not os.path.islink(path):
-        return False
-    return (os.path.realpath(parent) + os.sep).startswith(os.path.realpath(path) + os.sep)
+    inner = os.path.realpath(parent / name)
+    return (os.path.realpath(parent) + os.sep).startswith(inner + os.sep)
 
 
-def check_names(paths: list[Path]) -> None:
+def check_names(paths: Iterable[Path]) -> None:
     """Raise UserError for a name that is not UTF-8: no table and no result can hold it."""
     for path in paths:
         try:

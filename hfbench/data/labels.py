@@ -60,11 +60,11 @@ class Labels(ABC):
         """The label's position in ``names``; None where train lacks it."""
         return self.written.get(name, self.written.get(whole(name)) if self.whole else None)
 
-    def unknown(self, name: str) -> str:
+    def unknown(self, name: str, column: str) -> str:
         """What is wrong with a row of a label that train lacks."""
         same = self._alike.get(alike(name))
         hint = "" if same is None else f" (it has {same!r})"
-        return f"the label {name!r}, which train lacks{hint}"
+        return f"the label {name!r} (column {column!r}), which train lacks{hint}"
 
     @cached_property
     def _alike(self) -> dict[str, str]:
@@ -117,7 +117,7 @@ class OneLabel(Labels):
             if name is None:
                 problems[row] = f"no label ({column}={value!r})"
             elif (label := self.number_of(name)) is None:
-                problems[row] = self.unknown(name)
+                problems[row] = self.unknown(name, column)
             else:
                 labels[row] = label
         return labels, problems
@@ -150,7 +150,7 @@ class SeveralLabels(Labels):
                 if is_missing(item):
                     problems[row] = f"no label in the list ({column}={value!r})"
                 elif (label := self.number_of(name_of(item, feature))) is None:
-                    problems[row] = self.unknown(name_of(item, feature))
+                    problems[row] = self.unknown(name_of(item, feature), column)
                 else:
                     labels[row, label] = 1
         return labels, problems

@@ -41,5 +41,6 @@ def _reason(file: Path, kind: Kind, place: str) -> str:
 def _endings(files: Iterable[Path]) -> str:
     """``3 .txt, 1 .md``, the most frequent first."""
     counts = Counter(printable(file.suffix.lower()) or "without an ending" for file in files)
-    shown = [f"{count:,} {ending}" for ending, count in counts.most_common(SHOWN_ENDINGS)]
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{count:,} {ending}" for ending, count in ordered[:SHOWN_ENDINGS]]
     return ", ".join(shown + ["..."] * (len(counts) > SHOWN_ENDINGS))

@@ -117,7 +117,7 @@ def kind_of_media(files: Sequence[Path], where: Path) -> Kind:
 
 
 def _leftovers(rows: Dataset, kind: Kind, path: Path) -> tuple[str, ...]:
-    used = {Path(os.path.normpath(file)) for file in rows[kind][:] if file}
     here = Path(os.path.abspath(path.parent))
-    left = [file for file in visible_files(here) if file not in used and file != here / path.name]
+    used = {os.path.normpath(file) for file in rows[kind][:] if file} | {str(here / path.name)}
+    left = [file for file in visible_files(here) if str(file) not in used]
     return tuple(describe_leftovers(left, here, kind, NO_ROW))

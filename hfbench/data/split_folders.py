@@ -1,10 +1,19 @@
 """Folders of folders: splits with classes, splits with metadata, or classes alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from hfbench.data.class_folders import folders_in, load_class_folders
-from hfbench.data.kinds import DOCUMENT_SUFFIXES, PLURALS, Kind, is_like, is_of, visible_files
+from hfbench.data.class_folders import load_class_folders
+from hfbench.data.kinds import (
+    DOCUMENT_SUFFIXES,
+    PLURALS,
+    Grouped,
+    Kind,
+    grouped,
+    is_like,
+    is_of,
+    visible_files,
+)
 from hfbench.data.leftovers import describe_leftovers
 from hfbench.data.metadata import kind_of_media, load_described, load_described_splits, metadata_of
 from hfbench.data.rows import Source
@@ -20,28 +29,36 @@ def load_folders(path: Path) -> Source:
     A folder that holds all others is entered, such as ``data/``. Raises UserError for a folder
     that is neither a split nor a class, and as ``load_class_folders`` does.
     """
-    found = sample_folders(path)
+    return _load(path, grouped(path, visible_files(path)))
+
+
+def _load(path: Path, held: Grouped) -> Source:
+    found = _sample_folders(held)
     splits = _splits_among(path, list(found))
     if splits:
-        return _load_splits(path, splits, found)
+        return _load_splits(path, splits, held)
     if len(found) == 1:
         ((inner, files),) = found.items()
         if metadata_of(inner) is not None or _holds_all(inner, files):
-            return _inside(path, inner)
-    files = [file for held in found.values() for file in held]
-    return load_class_folders(path, "train", _kind_of(path, files))
+            return _inside(path, inner, held)
+    kind = _kind_of(path, [file for files in found.values() for file in files])
+    return load_class_folders(path, "train", kind, held)
 
 
-def sample_folders(path: Path) -> dict[Path, list[Path]]:
-    """Its folders that may be splits or classes, with their files that count."""
-    files = {folder: visible_files(folder) for folder in folders_in(path)}
-    kind = _kind_among([file for found in files.values() for file in found])
+def holds_classes(path: Path) -> bool:
+    """Whether at least two of its folders may be splits or classes."""
+    return len(_sample_folders(grouped(path, visible_files(path)))) > 1
+
+
+def _sample_folders(held: Grouped) -> dict[Path, Sequence[Path]]:
+    """The folders that may be splits or classes, with their files that count."""
+    kind = _kind_among([file for files in held.folders.values() for file in files])
     return {
-        folder: found
-        for folder, found in files.items()
-        if any(kind is not None and is_like(file, kind) for file in found)
+        folder: files
+        for folder, files in held.folders.items()
+        if any(kind is not None and is_like(file, kind) for file in files)
         or metadata_of(folder) is not None
-        or (_is_split(folder) and not _holds_documents_only(found))
+        or (_is_split(folder) and not _holds_documents_only(files))
     }
 
 
@@ -101,29 +118,33 @@ def _splits_among(path: Path, folders: Sequence[Path]) -> list[Path]:
     return sorted(chosen)
 
 
-def _load_splits(
-    path: Path, splits: Sequence[Path], found: Mapping[Path, Sequence[Path]]
-) -> Source:
-    kind = _kind_of(path, [file for folder in splits for file in found[folder]])
+def _load_splits(path: Path, splits: Sequence[Path], held: Grouped) -> Source:
+    kind = _kind_of(path, [file for folder in splits for file in held.folders[folder]])
     parts = []
     for folder in splits:
         table = metadata_of(folder)
         if table is not None:
             parts.append(load_described(table, folder.name))
             continue
-        loose = [file for file in found[folder] if is_of(file, kind) and file.parent == folder]
-        if loose and len(loose) == sum(is_of(file, kind) for file in found[folder]):
+        inside = grouped(folder, held.folders[folder])
+        loose = sum(is_of(file, kind) for file in inside.direct)
+        if loose and not any(is_of(f, kind) for files in inside.folders.values() for f in files):
             raise UserError(
-                f"the split {str(folder)!r} holds {len(loose):,} {PLURALS[kind]} and no folders of "
+                f"the split {str(folder)!r} holds {loose:,} {PLURALS[kind]} and no folders of "
                 "classes, so they have no labels: move it out of the folder, or add a table "
                 "metadata.csv with the columns file_name and label"
             )
-        parts.append(load_class_folders(folder, folder.name, kind))
-    used = {file for folder in splits for file in found[folder]}
-    outside = [file for file in visible_files(path) if file not in used]
-    notes = describe_leftovers(outside, path, kind, "they are in no folder of a split")
+        parts.append(load_class_folders(folder, folder.name, kind, inside))
+    notes = describe_leftovers(
+        _outside(held, splits), path, kind, "they are in no folder of a split"
+    )
     tables = {name: table for part in parts for name, table in part.tables.items()}
     return Source(tables, (*notes, *(note for part in parts for note in part.notes)))
+
+
+def _outside(held: Grouped, folders: Sequence[Path]) -> list[Path]:
+    others = (files for folder, files in held.folders.items() if folder not in folders)
+    return [*held.direct, *(file for files in others for file in files)]
 
 
 def _holds_all(folder: Path, files: Sequence[Path]) -> bool:
@@ -133,12 +154,12 @@ def _holds_all(folder: Path, files: Sequence[Path]) -> bool:
     return kind is not None and not any(is_like(file, kind) for file in direct)
 
 
-def _inside(path: Path, inner: Path) -> Source:
+def _inside(path: Path, inner: Path, held: Grouped) -> Source:
+    files = held.folders[inner]
     table = metadata_of(inner)
-    source = load_folders(inner) if table is None else load_described_splits(table)
-    held = set(visible_files(inner))
-    outside = [file for file in visible_files(path) if file not in held]
-    kind = _kind_of(path, list(held))
+    source = _load(inner, grouped(inner, files)) if table is None else load_described_splits(table)
+    kind = _kind_of(path, files)
+    outside = _outside(held, [inner])
     notes = describe_leftovers(outside, path, kind, "they are in no class folder")
     entered = f"all samples are in its folder {inner.name!r}, which is read in its place"
     return Source(source.tables, (entered, *notes, *source.notes))

@@ -80,10 +80,10 @@ def load_splits(data: DataConfig, modality: Modality, bad_rows: BadRows | None =
         if len(raw[split]) == 0:
             raise UserError(f"split {split!r} of {data.source!r} is empty")
         own = _columns_of(tables[split], columns, data, modality, split, notes)
-        splits[role] = _in_one_shape(raw[split], own, labels, data, modality, split, bad)
+        splits[role] = _in_one_shape(tables[split], own, labels, data, modality, split, bad)
     labels.check_train(_labels(splits["train"]), data.source)
     if labels.problem_type == "single_label_classification":
-        _check_known(splits, labels, chosen, bad)
+        _check_known(splits, labels, columns.label, chosen, bad)
     if bad_rows is None:
         bad.check()
     whole = rows_of_labels(labels, splits["train"])
@@ -214,7 +214,7 @@ def _columns_of(
 
 
 def _in_one_shape(
-    dataset: Dataset,
+    table: Table,
     columns: Columns,
     labels: Labels,
     data: DataConfig,
@@ -222,19 +222,22 @@ def _in_one_shape(
     split: str,
     bad: BadRows,
 ) -> Dataset:
+    dataset = table.rows
     encoded, problems = labels.encode(dataset, columns.label)
     if len(problems) == len(dataset):
         raise UserError(
-            f"split {split!r} has no row with a label that can be used (row 0: {problems[0]}): the "
-            "labels of public test sets are often withheld; choose another split, e.g. "
-            "data.test_split=validation"
+            f"split {split!r} has no row with a label that can be used ({table.described(0)}: "
+            f"{problems[0]}): the labels of public test sets are often withheld; choose another "
+            "split, e.g. data.test_split=validation"
         )
     inputs = [name for name in (columns.input, columns.text_pair) if name is not None]
     for name in inputs:
         find = texts_that_are_none if modality == "text" else without_media
         problems = find(dataset, name) | problems
     if len(problems) == len(dataset):
-        raise UserError(f"split {split!r} has no row that can be used (row 0: {problems[0]})")
+        raise UserError(
+            f"split {split!r} has no row that can be used ({table.described(0)}: {problems[0]})"
+        )
     renamed = {columns.input: str(modality)}
     if columns.text_pair is not None:
         renamed[columns.text_pair] = "text_pair"
@@ -309,7 +312,11 @@ def _absolute_paths(dataset: Dataset, column: str, source: Path) -> Dataset:
 
 
 def _check_known(
-    splits: dict[str, Dataset], labels: Labels, chosen: Mapping[str, str], bad: BadRows
+    splits: dict[str, Dataset],
+    labels: Labels,
+    column: str,
+    chosen: Mapping[str, str],
+    bad: BadRows,
 ) -> None:
     """Leave out the samples with a label that the data name and no sample of train has."""
     known = np.unique(_labels(splits["train"]))
@@ -319,7 +326,8 @@ def _check_known(
         rows = splits[role][ROW]
         for index in np.flatnonzero(strange):
             label = labels.described(found[index])
-            bad.add(chosen[role], rows[int(index)], f"the label {label!r}, which train lacks")
+            reason = f"the label {label!r} (column {column!r}), which train lacks"
+            bad.add(chosen[role], rows[int(index)], reason)
         if strange.all():
             raise UserError(
                 f"train has no label of split {chosen[role]!r}: {', '.join(labels.names)}"
