@@ -139,7 +139,10 @@ def _load_splits(path: Path, splits: Sequence[Path], held: Grouped) -> Source:
         _outside(held, splits), path, kind, "they are in no folder of a split"
     )
     tables = {name: table for part in parts for name, table in part.tables.items()}
-    return Source(tables, (*notes, *(note for part in parts for note in part.notes)))
+    notes += [
+        f"split {split!r}: {n}" for part in parts for split in part.tables for n in part.notes
+    ]
+    return Source(tables, tuple(notes))
 
 
 def _outside(held: Grouped, folders: Sequence[Path]) -> list[Path]:
