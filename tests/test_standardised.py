@@ -242,3 +242,24 @@ def test_numbers_between_which_float32_has_no_others_are_refused() -> None:
     ):
         number.check_train(labels, "source")
     number.check_train(np.float32([MEAN, MEAN + STD]), "source")
+
+
+def test_a_run_that_stops_before_saving_resumes_to_the_same_model(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "numbers.csv", lambda n: MEAN + STD * n + 0.5, rows=80)
+    results = []
+    for name in ("whole", "stopped"):
+        options = overrides(tiny_bert, source, tmp_path / name, "training.save_steps=3")
+        with monkeypatch.context() as patch:
+            if name == "stopped":
+                patch.setattr(Standardised, "fold", lambda self: 1 / 0)
+                with pytest.raises(ZeroDivisionError):
+                    recipe_main("text_classification", None, options)
+        assert recipe_main("text_classification", None, options) in (0, None)
+        results.append(RunResult.load(tmp_path / name / "result.json"))
+    assert results[0].test_metrics == results[1].test_metrics
+    weights = [
+        (tmp_path / name / "model/model.safetensors").read_bytes() for name in ("whole", "stopped")
+    ]
+    assert weights[0] == weights[1]
