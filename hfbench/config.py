@@ -56,6 +56,10 @@ class ModelConfig:
     checkpoint: str = ""  # hub name, local folder, or bundled/<name>
     revision: str | None = None
     source: Literal["transformers", "timm"] = "transformers"  # timm: checkpoint is a name of timm's
+    # None: the checkpoint's own where its labels have the names of the data's; else a new one
+    head: Literal["new", "reuse"] | None = None
+    # patterns of parameters outside head and pooler that may start at random, or be left out
+    allow_new: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -290,6 +294,12 @@ class RunConfig:
         if self.decoding.beams > 1 and self.task != "speech_recognition":
             raise UserError(
                 f"decoding.beams={self.decoding.beams} belongs to speech_recognition, not to "
+                f"task={self.task!r}"
+            )
+        headed = (*CLASSIFICATION_TASKS, "speech_recognition")
+        if self.model.head is not None and self.task not in headed:
+            raise UserError(
+                f"model.head={self.model.head} belongs to {', '.join(headed)}, not to "
                 f"task={self.task!r}"
             )
         if self.model.source == "timm" and self.task != "image_classification":

@@ -21,7 +21,8 @@ from hfbench.parameters import count_parameters
 from hfbench.quantization import block_linears, quantize, require_bitsandbytes
 from hfbench.record import run_folder
 from hfbench.report.tables import format_parameters
-from hfbench.results import ParameterReport
+from hfbench.report.weights import weights_lines
+from hfbench.results import ParameterReport, WeightsRecord
 from hfbench.status import working
 from hfbench.strategies import (
     apply_strategy,
@@ -56,6 +57,7 @@ class Prepared:
     structure: Structure
     parameters: ParameterReport
     new_parameters: frozenset[str]  # that no checkpoint gave
+    weights: WeightsRecord | None  # of the checkpoint; None where it gave none
     standardised: Standardised | None = None  # of numbers: what is to be folded before saving
 
 
@@ -186,7 +188,8 @@ def prepare(config: RunConfig, task: Task, accelerator: Accelerator) -> Prepared
     counts = count_parameters(model, structure)
     if packed:
         quantize(model, packed)
-    return Prepared(task, data, model, structure, counts, built.new_parameters, standardised)
+    new, weights = built.new_parameters, built.weights
+    return Prepared(task, data, model, structure, counts, new, weights, standardised)
 
 
 def _in_standard_units(
@@ -239,6 +242,7 @@ def describe(config: RunConfig, prepared: Prepared, *, brief: bool = False) -> s
         *_layer_rates(config, prepared.structure),
         *_unfreezing(config.strategy, prepared.structure),
         *_padding(config, prepared),
+        *weights_lines(prepared.weights),
     ]
     counts = prepared.parameters
     if brief:

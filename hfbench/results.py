@@ -20,6 +20,9 @@ from hfbench.errors import UserError
 SCHEMA_VERSION = 3
 RESULT_FILE = "result.json"
 BASELINE_MSE = "baseline_mse"  # test metric of numbers: that of the mean of train
+NEW_HEAD = "new"
+OWN_HEAD = "the checkpoint's own"
+REORDERED_HEAD = "the checkpoint's own, in the data's order of labels"
 UNTRAINED = "_before_training"  # ends the name of a test metric of the model as it came
 
 Status = Literal["succeeded", "failed", "diverged", "out_of_memory"]
@@ -113,6 +116,29 @@ class PrefixRecord:
     saved_seconds: float  # estimated: what computing it in every forward pass of the training takes
 
 
+@dataclass(frozen=True)
+class WeightsRecord:
+    """How the checkpoint's file and the network fit together, before training.
+
+    Attributes:
+        head: where its values are from: ``NEW_HEAD``, ``OWN_HEAD`` or ``REORDERED_HEAD``.
+        new: part, such as head or pooler -> names of the parameters that start at random.
+        reshaped: those of them that the file has in another shape -> the shape in the file.
+        left_over: module of the file that the network lacks -> number of its tensors.
+        removed_prefix: what the names in the file began with and the network's do not.
+    """
+
+    head: str
+    new: dict[str, list[str]]
+    reshaped: dict[str, list[int]]
+    left_over: dict[str, int]
+    removed_prefix: str | None
+
+    @property
+    def has_new_head(self) -> bool:
+        return self.head == NEW_HEAD
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
     """One training of one strategy with one seed; also for a run that failed."""
@@ -148,6 +174,7 @@ class RunResult:
     started_at: str  # ISO 8601 with time zone
     greater_is_better: bool = True  # of the primary metric
     not_predicted: str | None = None  # why there is no prediction
+    weights: WeightsRecord | None = None  # None where no checkpoint gave any, and in older results
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -231,6 +258,8 @@ class RunResult:
         )
         if built.get("prefix") is not None:
             built["prefix"] = _build(PrefixRecord, built["prefix"], source)
+        if built.setdefault("weights", None) is not None:
+            built["weights"] = _build(WeightsRecord, built["weights"], source)
         if built.get("predicted") is not None:
             built["predicted"] = _build(Prediction, built["predicted"], source)
         if built.get("parameters") is not None:

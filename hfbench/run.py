@@ -93,6 +93,7 @@ def run(config: RunConfig, *, brief: bool = False) -> RunResult:
         record.update(
             checkpoint_commit=hub_commit(config.model),
             parameters=prepared.parameters,
+            weights=prepared.weights,
             data=dict(prepared.data.summary),
             primary_metric=task.primary_metric,  # of what the data turned out to be
             greater_is_better=task.greater_is_better,

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hfbench.models.loading import hub_commit, load_config, quiet, weights_name
 from hfbench.models.loading import load_model as load_checkpoint
 from hfbench.models.network import ScratchNetwork, is_network_folder
 from hfbench.models.structure import find_structure
+from hfbench.models.weights import ANYTHING
 from hfbench.quantization import NF4, block_linears, quantize, require_bitsandbytes
 from hfbench.training.batching import Batch
 
@@ -75,10 +77,11 @@ def load_model(folder: Path) -> nn.Module:
     model_class = getattr(transformers, config.architectures[0])
     if (folder / ADAPTER_FILE).is_file():
         return _read_adapter(folder, config, model_class).eval()
-    model, new = load_checkpoint(source, config, model_class)
-    if new:
-        raise UserError(f"{str(folder)!r} lacks trained weights: {', '.join(sorted(new))}")
-    return model.eval()
+    loaded = load_checkpoint(source, config, model_class)
+    if loaded.new_parameters:
+        names = ", ".join(sorted(loaded.new_parameters))
+        raise UserError(f"{str(folder)!r} lacks trained weights: {names}")
+    return loaded.model.eval()
 
 
 def adapter_base(folder: Path) -> ModelConfig:
@@ -110,10 +113,12 @@ def _read_adapter(folder: Path, config: Any, model_class: Any) -> nn.Module:
             f"the adapter {str(folder)!r} needs its base {source.checkpoint!r}, which is not on "
             f"this machine: copy it there, or change base_model_name_or_path in {ADAPTER_FILE}"
         )
-    base, new = load_checkpoint(source, config, model_class)
+    # What may be missing is known below: it is what the adapter has.
+    loaded = load_checkpoint(replace(source, allow_new=(ANYTHING,)), config, model_class)
+    base = loaded.model
     with safe_open(folder / "adapter_model.safetensors", "pt") as file:
         stored = {key.removeprefix("base_model.model.") for key in file.keys()}  # noqa: SIM118
-    if missing := new - stored:
+    if missing := loaded.new_parameters - stored:
         raise UserError(
             f"the adapter {str(folder)!r} lacks trained weights that its base "
             f"{source.label!r} lacks too: {', '.join(sorted(missing))}"

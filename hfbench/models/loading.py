@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,11 +24,13 @@ from hfbench.hub_access import hub_errors
 from hfbench.models.bundled import resolve_checkpoint
 from hfbench.models.heads import tasks_of
 from hfbench.models.timm_models import network_arguments, weights_repository, wrapper_values
+from hfbench.models.weight_files import WEIGHTS_FILE, require_whole, stored_names
+from hfbench.models.weights import Found, require_fit, wrapped_names, wrapper_mappings
+from hfbench.results import WeightsRecord
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-_WEIGHTS_FILE = "model.safetensors"
 _WANTS_CODE = "trust_remote_code=True"  # in what transformers says of repositories with code
 
 
@@ -74,39 +77,82 @@ def hub_commit(model: ModelConfig) -> str | None:
     if not model.checkpoint or Path(_source(model)["pretrained_model_name_or_path"]).exists():
         return None
     # of a timm name the weights alone are loaded
-    file = _WEIGHTS_FILE if _named_in_timm(model) else "config.json"
+    file = WEIGHTS_FILE if _named_in_timm(model) else "config.json"
     cached = try_to_load_from_cache(weights_name(model), file, revision=model.revision)
     return Path(cached).parent.name if isinstance(cached, str) else None
 
 
-def load_model(
-    model: ModelConfig, config: "PreTrainedConfig", model_class: Any
-) -> tuple[nn.Module, frozenset[str]]:
-    """The checkpoint's weights in a ``model_class`` (an ``AutoModelFor...``), in float32.
+@dataclass(frozen=True)
+class Loaded:
+    """A network with the weights of a checkpoint, in eval mode and float32.
 
-    Returns the model, in eval mode, and the names of its newly initialised parameters: those that
-    the checkpoint lacks, and those that it has in another shape (a head for other labels).
+    Attributes:
+        new_parameters: those that the checkpoint lacks, or has in another shape (a head for other
+            labels).
+    """
 
-    Raises UserError for pickle-only or broken weights and for an architecture without this head.
+    model: nn.Module
+    new_parameters: frozenset[str]
+    weights: WeightsRecord
+
+
+def load_model(model: ModelConfig, config: "PreTrainedConfig", model_class: Any) -> Loaded:
+    """The checkpoint's weights in a ``model_class`` (an ``AutoModelFor...``).
+
+    Names that a wrapper around the network gave (``module.``) are recognised.
+
+    Raises UserError for pickle-only, broken or missing files, for an architecture without this
+    head, and for weights that do not fit the network (see :func:`require_fit`).
     """
     if _named_in_timm(model) and weights_repository(model.checkpoint) is None:
         raise UserError(
             f"timm has no weights for {model.checkpoint!r}: choose strategy=scratch, or another "
             "network"
         )
+    source = _source(model)["pretrained_model_name_or_path"]
     with _loading(model, "weights"), quiet():
         if _named_in_timm(model):  # the first that is asked of the hub; what it answers is clear
-            hf_hub_download(weights_name(model), _WEIGHTS_FILE, revision=model.revision)
-        loaded, info = model_class.from_pretrained(
-            **_source(model),
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    new = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
-    return loaded, frozenset(new.intersection(name for name, _ in loaded.named_parameters()))
+            hf_hub_download(weights_name(model), WEIGHTS_FILE, revision=model.revision)
+        if Path(source).is_dir():
+            require_whole(Path(source))
+        loaded, found = _read(model, config, model_class)
+        stored = stored_names(source, model.revision) if found.missing else []
+        wrapped = wrapped_names(stored)
+        if wrapped and 2 * len(found.left_over) > len(wrapped):
+            for prefix, mapping in wrapper_mappings(wrapped):
+                other, fits = _read(model, config, model_class, prefix, mapping)
+                if len(fits.missing) < len(found.missing):
+                    loaded, found = other, fits
+    weights = require_fit(model, loaded, found, stored)
+    parameters = (name for name, _ in loaded.named_parameters())
+    return Loaded(loaded, found.new.intersection(parameters), weights)
+
+
+def _read(
+    model: ModelConfig,
+    config: "PreTrainedConfig",
+    model_class: Any,
+    prefix: str | None = None,
+    key_mapping: dict[str, str] | None = None,
+) -> tuple[Any, Found]:
+    """The network and what the file had for it, its names changed by ``key_mapping``."""
+    loaded, info = model_class.from_pretrained(
+        **_source(model),
+        config=config,
+        dtype=torch.float32,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        key_mapping=key_mapping,
+    )
+    if key_mapping is not None:
+        # transformers keeps it to give the names back when it saves
+        loaded._weight_conversions = [
+            conversion
+            for conversion in loaded._weight_conversions
+            if not key_mapping.keys() & set(conversion.source_patterns)
+        ]
+    return loaded, Found.of(loaded, info, prefix)
 
 
 def build_model(config: "PreTrainedConfig", model_class: Any) -> tuple[nn.Module, frozenset[str]]:

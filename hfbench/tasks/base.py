@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from hfbench.config import RunConfig
 from hfbench.data.bad_rows import BadRow
 from hfbench.data.columns import Modality
+from hfbench.models.loading import Loaded
+from hfbench.results import WeightsRecord
 from hfbench.tasks.generation import Sampling
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -53,6 +55,11 @@ class BuiltModel:
 
     model: nn.Module
     new_parameters: frozenset[str]
+    weights: WeightsRecord | None = None  # None where no checkpoint gave any
+
+    @classmethod
+    def of(cls, loaded: Loaded) -> "BuiltModel":
+        return cls(loaded.model, loaded.new_parameters, loaded.weights)
 
 
 class Task(ABC):

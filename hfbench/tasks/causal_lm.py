@@ -197,14 +197,15 @@ class CausalLM(PredictingTask):
     def build_model(self, data: TaskData) -> BuiltModel:
         config = loading.load_config(self.config.model)
         if self.config.strategy.name == "scratch":
-            model, new = loading.build_model(config, self.model_class)
+            built = BuiltModel(*loading.build_model(config, self.model_class))
         else:
-            model, new = loading.load_model(self.config.model, config, self.model_class)
+            built = BuiltModel.of(loading.load_model(self.config.model, config, self.model_class))
+        model = built.model
         # transformers reads it from the class's name, and warns where it is not (GPT2LMHeadModel).
         cast(Any, model).loss_type = "ForCausalLM"
         check_vocabulary(model, len(self.processor), self.config.model.checkpoint)
         self._check_causal(model)
-        return BuiltModel(model, new)
+        return built
 
     def _check_causal(self, model: nn.Module) -> None:
         """Raise UserError for a network that sees the tokens it is to predict, such as BERT."""

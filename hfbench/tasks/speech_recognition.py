@@ -34,6 +34,7 @@ from hfbench.data.transcripts import (
 from hfbench.error_rates import error_rates
 from hfbench.errors import UnreadableError, UserError
 from hfbench.models import loading
+from hfbench.models.label_heads import HeadChoice, settle_head
 from hfbench.tasks.audio import AudioTask
 from hfbench.tasks.base import Answer, BuiltModel, Candidate, Samples, TaskData
 from hfbench.tasks.reading import bad_rows_of, facts_of, read_splits
@@ -91,6 +92,7 @@ class SpeechRecognition(AudioTask):
         bad = bad_rows_of(self.config)
         splits = load_speech(self.config.data, bad)
         origin = "the checkpoint's"
+        self.own_vocabulary = tokenizer is not None
         if tokenizer is None:
             tokenizer = _new_tokenizer(splits.train["text"][:])
             origin = "made of the training transcripts"
@@ -222,7 +224,33 @@ class SpeechRecognition(AudioTask):
         self.complete_config(config)
         if self.config.strategy.name == "scratch":
             return BuiltModel(*loading.build_model(config, self.model_class))
-        return BuiltModel(*loading.load_model(self.config.model, config, self.model_class))
+        loaded = loading.load_model(self.config.model, config, self.model_class)
+        return BuiltModel.of(
+            settle_head(
+                loaded,
+                self._head(),
+                self.model_class,
+                checkpoint=self.config.model,
+                outputs="vocab_size",
+            )
+        )
+
+    def _head(self) -> HeadChoice:
+        """The checkpoint's where it has a vocabulary: its outputs are the tokens of that.
+
+        Raises UserError for ``model.head=reuse`` without one.
+        """
+        chosen = self.config.model.head
+        if self.own_vocabulary and chosen != "new":
+            outputs = range(self._outputs(self.processor.tokenizer))
+            return HeadChoice(tuple(outputs), required=chosen == "reuse")
+        if chosen == "reuse":
+            raise UserError(
+                f"model.head=reuse: checkpoint {self.config.model.checkpoint!r} has no vocabulary "
+                "(vocab.json) that says what the outputs of its head are. Leave model.head out for "
+                "a new one"
+            )
+        return HeadChoice(None)
 
     def _outputs(self, tokenizer: Any) -> int:
         """Of the head: one for each token.
