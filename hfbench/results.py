@@ -126,6 +126,7 @@ class WeightsRecord:
         reshaped: those of them that the file has in another shape -> the shape in the file.
         left_over: module of the file that the network lacks -> number of its tensors.
         removed_prefix: what the names in the file began with and the network's do not.
+        merged: the adapter that is the checkpoint, and its base; None for whole networks.
     """
 
     head: str
@@ -133,6 +134,7 @@ class WeightsRecord:
     reshaped: dict[str, list[int]]
     left_over: dict[str, int]
     removed_prefix: str | None
+    merged: str | None = None
 
     @property
     def has_new_head(self) -> bool:

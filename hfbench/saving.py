@@ -15,8 +15,9 @@ from torch import nn
 from hfbench.config import ModelConfig
 from hfbench.disk import sync
 from hfbench.errors import UserError
+from hfbench.models.adapted import load_model as load_checkpoint
+from hfbench.models.adapter_files import adapter_base, is_adapter, require_weights
 from hfbench.models.loading import hub_commit, load_config, quiet, weights_name
-from hfbench.models.loading import load_model as load_checkpoint
 from hfbench.models.network import ScratchNetwork, is_network_folder
 from hfbench.models.structure import find_structure
 from hfbench.models.weights import ANYTHING
@@ -24,7 +25,6 @@ from hfbench.quantization import NF4, block_linears, quantize, require_bitsandby
 from hfbench.training.batching import Batch
 
 MODEL_FOLDER = "model"
-ADAPTER_FILE = "adapter_config.json"
 
 
 def save_model(
@@ -75,7 +75,7 @@ def load_model(folder: Path) -> nn.Module:
     source = ModelConfig(checkpoint=str(folder))
     config: Any = load_config(source)
     model_class = getattr(transformers, config.architectures[0])
-    if (folder / ADAPTER_FILE).is_file():
+    if is_adapter(folder):
         return _read_adapter(folder, config, model_class).eval()
     loaded = load_checkpoint(source, config, model_class)
     if loaded.new_parameters:
@@ -84,39 +84,16 @@ def load_model(folder: Path) -> nn.Module:
     return loaded.model.eval()
 
 
-def adapter_base(folder: Path) -> ModelConfig:
-    """The checkpoint that the adapter in ``folder`` belongs to.
-
-    Raises UserError for an ``adapter_config.json`` that describes no adapter.
-    """
-    from peft import PeftConfig  # here, because whole models need no PEFT
-
-    try:
-        adapter = PeftConfig.from_pretrained(str(folder))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{str(folder / ADAPTER_FILE)!r} describes no adapter: {error}") from error
-    return ModelConfig(checkpoint=adapter.base_model_name_or_path, revision=adapter.revision)
-
-
 def _read_adapter(folder: Path, config: Any, model_class: Any) -> nn.Module:
     """Base and adapter; what the base lacks (its head) must be in the adapter."""
     from peft import PeftModel
 
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise UserError(
-            f"{str(folder)!r} has no adapter_model.safetensors; adapters in pickle files are not "
-            "loaded because they can run code"
-        )
+    file_name = require_weights(folder)
     source = adapter_base(folder)
-    if Path(source.checkpoint).is_absolute() and not Path(source.checkpoint).exists():
-        raise UserError(
-            f"the adapter {str(folder)!r} needs its base {source.checkpoint!r}, which is not on "
-            f"this machine: copy it there, or change base_model_name_or_path in {ADAPTER_FILE}"
-        )
     # What may be missing is known below: it is what the adapter has.
     loaded = load_checkpoint(replace(source, allow_new=(ANYTHING,)), config, model_class)
     base = loaded.model
-    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+    with safe_open(file_name, "pt") as file:
         stored = {key.removeprefix("base_model.model.") for key in file.keys()}  # noqa: SIM118
     if missing := loaded.new_parameters - stored:
         raise UserError(

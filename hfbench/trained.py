@@ -25,12 +25,13 @@ from hfbench.config import (
 )
 from hfbench.errors import UserError
 from hfbench.hub_access import BUNDLED, hub_errors, local_path
+from hfbench.models.adapter_files import adapter_base, is_adapter
 from hfbench.models.bundled import resolve_checkpoint
 from hfbench.models.configuration import CONFIG_FILE, find_configuration
 from hfbench.models.meta import task_of_class
 from hfbench.models.network import ScratchNetwork, is_network_folder
 from hfbench.results import RESULT_FILE, RunResult
-from hfbench.saving import ADAPTER_FILE, MODEL_FOLDER, adapter_base, load_model
+from hfbench.saving import MODEL_FOLDER, load_model
 from hfbench.tasks import TASKS, make_task
 from hfbench.tasks.base import PredictingTask
 
@@ -149,7 +150,7 @@ def _why_no_model(folder: Path) -> str:
     if (folder / RESULT_FILE).is_file():
         result = RunResult.load(folder / RESULT_FILE)
         return f"is a run without a model: {result.status}, {result.reason}. Repeat its command"
-    if (folder / ADAPTER_FILE).is_file():
+    if is_adapter(folder):
         return f"is an adapter without {CONFIG_FILE}, so neither its head nor its labels are known"
     runs = sorted(path.parent.parent for path in folder.glob(f"**/{MODEL_FOLDER}/{CONFIG_FILE}"))
     if runs:
@@ -215,7 +216,7 @@ def _data_of(result: RunResult) -> DataConfig:
 def _what_it_is(name: str, folder: Path, commit: str | None, architecture: str) -> str:
     where = name if commit is None else f"{name}, revision {commit}"
     note = f"model: {where} ({architecture})"
-    if not (folder / ADAPTER_FILE).is_file():
+    if not is_adapter(folder):
         return note
     return f"{note}, adapter of {adapter_base(folder).label}"
 

@@ -21,7 +21,8 @@ from transformers import (
 from hfbench.config import ModelConfig, load_config
 from hfbench.errors import UserError
 from hfbench.models import loading
-from hfbench.models.label_heads import choose_head, own_label_names, settle_head
+from hfbench.models.heads import named_labels
+from hfbench.models.label_heads import choose_head, settle_head
 from hfbench.models.structure import canonical_name, is_duplicate
 from hfbench.preparation import Prepared, describe, make_accelerator, prepare
 from hfbench.report.weights import weights_lines
@@ -69,7 +70,7 @@ def saved(model: Any, folder: Path, names: Sequence[str] = NAMES) -> ModelConfig
 
 def started(checkpoint: ModelConfig, model_class: Any, names: Sequence[str]) -> loading.Loaded:
     """The checkpoint for data with these labels, as the tasks load it."""
-    own = own_label_names(loading.load_config(checkpoint))
+    own = named_labels(loading.load_config(checkpoint).id2label)
     config = loading.load_config(checkpoint, num_labels=len(names), id2label=dict(enumerate(names)))
     choice = choose_head(checkpoint, own, names)
     found = loading.load_model(checkpoint, config, model_class)
@@ -148,8 +149,7 @@ def test_a_new_head_is_named_and_trains(tmp_path: Path) -> None:
 def test_transformers_default_names_are_no_names(
     names: Sequence[str], expected: tuple[str, ...] | None
 ) -> None:
-    config = transformers.BertConfig(id2label=dict(enumerate(names)))
-    assert own_label_names(config) == expected
+    assert named_labels(dict(enumerate(names))) == expected
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,13 @@ def prepare_publication(folder: Path, hub: HubConfig) -> dict[str, Path]:
     adapter = (model_folder / "adapter_config.json").is_file()
     if adapter and hub.adapter_only:
         check_base(_base_of(model_folder))
+        prefix = None if result.weights is None else result.weights.removed_prefix
+        if prefix is not None:
+            raise UserError(
+                f"the names in the file of this adapter's base begin with {prefix!r}, and other "
+                "programs would give it random values: publish it merged with "
+                "hub.adapter_only=false"
+            )
     check_contents(result.config["strategy"]["name"], hub)
     _verify(folder)
     contents: Contents = "adapter" if adapter else "model"

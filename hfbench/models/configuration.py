@@ -2,12 +2,13 @@
 
 import difflib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from hfbench.answers import cached
 from hfbench.errors import HubUnreachableError, UserError
+from hfbench.models.adapter_files import adapter_base
 from hfbench.models.bundled import resolve_checkpoint
 from hfbench.models.catalogue import CATALOGUE, catalogue_entry
 
@@ -50,6 +51,9 @@ def find_configuration(checkpoint: str) -> Configuration:
     resolved = resolve_checkpoint(checkpoint)
     if resolved != checkpoint or path.exists():
         file = Path(resolved) / CONFIG_FILE
+        if not file.is_file():  # an adapter, as PEFT writes it
+            base = find_configuration(adapter_base(Path(resolved)).checkpoint)
+            return replace(base, checkpoint=checkpoint, source=f"{base.source}, of its base")
         return _from_file(checkpoint, file, str(file) if path.exists() else "inside the package")
     entry = catalogue_entry(checkpoint)
     if entry is not None:

@@ -5,7 +5,6 @@ or the same ones in another order.
 """
 
 import copy
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -14,11 +13,9 @@ import torch
 
 from hfbench.config import ModelConfig
 from hfbench.errors import UserError
+from hfbench.models.heads import shown_labels
 from hfbench.models.loading import Loaded, build_on_meta
 from hfbench.results import NEW_HEAD, REORDERED_HEAD
-
-_NO_NAME = re.compile(r"LABEL_\d+")  # transformers' names of labels that nobody named
-_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -27,12 +24,6 @@ class HeadChoice:
 
     rows: tuple[int, ...] | None  # None: a new head
     required: bool = False  # model.head=reuse
-
-
-def own_label_names(config: Any) -> tuple[str, ...] | None:
-    """Of a checkpoint's configuration, in the order of its outputs; None where it names none."""
-    names = tuple(str(name) for _, name in sorted(config.id2label.items()))
-    return None if not names or all(map(_NO_NAME.fullmatch, names)) else names
 
 
 def choose_head(
@@ -47,9 +38,9 @@ def choose_head(
     """
     same = own is not None and sorted(own) == sorted(names) and len(set(names)) == len(names)
     if checkpoint.head == "reuse" and not same:
-        has = "no names of labels" if own is None else f"the labels {_listed(own)}"
+        has = "no names of labels" if own is None else f"the labels {shown_labels(own)}"
         raise UserError(
-            f"model.head=reuse: the data have the labels {_listed(names)}, and checkpoint "
+            f"model.head=reuse: the data have the labels {shown_labels(names)}, and checkpoint "
             f"{checkpoint.label!r} has {has} for this kind of answer. Leave model.head out for a "
             "new head, or name the checkpoint's labels as the data do: id2label in its config.json"
         )
@@ -135,8 +126,3 @@ def _with_new_head(loaded: Loaded, names: Sequence[str]) -> Loaded:
         new_parameters=loaded.new_parameters | set(names),
         weights=replace(loaded.weights, head=NEW_HEAD, new=new),
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f", ... ({len(names)})" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -21,7 +21,9 @@ from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 from hfbench.config import ModelConfig
 from hfbench.errors import UserError
 from hfbench.hub_access import hub_errors
+from hfbench.models.adapter_files import adapter_base, is_adapter
 from hfbench.models.bundled import resolve_checkpoint
+from hfbench.models.configuration import CONFIG_FILE
 from hfbench.models.heads import tasks_of
 from hfbench.models.timm_models import network_arguments, weights_repository, wrapper_values
 from hfbench.models.weight_files import WEIGHTS_FILE, require_whole, stored_names
@@ -31,6 +33,7 @@ from hfbench.results import WeightsRecord
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+_PREPROCESSOR = "preprocessor_config.json"
 _WANTS_CODE = "trust_remote_code=True"  # in what transformers says of repositories with code
 
 
@@ -42,7 +45,9 @@ def load_config(model: ModelConfig, **overrides: Any) -> "PreTrainedConfig":
     if _named_in_timm(model):
         return _timm_config(model, **overrides)
     with _loading(model, "configuration"):
-        config: Any = transformers.AutoConfig.from_pretrained(**_source(model), **overrides)
+        config: Any = transformers.AutoConfig.from_pretrained(
+            **_source(_holder(model, CONFIG_FILE)), **overrides
+        )
     of_timm = isinstance(config, transformers.TimmWrapperConfig)
     if model.source == "timm" and not of_timm:
         raise UserError(
@@ -171,7 +176,9 @@ def build_on_meta(config: "PreTrainedConfig", model_class: Any) -> nn.Module:
 def load_tokenizer(model: ModelConfig) -> Any:
     """The checkpoint's tokenizer. Raises UserError when it has none."""
     with _loading(model, "tokenizer"):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(**_source(model))
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            **_source(_holder(model, "tokenizer_config.json"))
+        )
     # A folder without tokenizer files gives an empty tokenizer, which maps every word to [UNK].
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise UserError(
@@ -203,18 +210,22 @@ def load_image_processor(model: ModelConfig) -> Any:
     if _named_in_timm(model):
         config: Any = _timm_config(model)
         return transformers.TimmWrapperImageProcessor(config.pretrained_cfg, config.architecture)
-    values = _json_values(model, "preprocessor_config.json")
+    values = _json_values(model, _PREPROCESSOR)
     kinds = (values.pop("image_processor_type", None), values.pop("feature_extractor_type", None))
     if "ViTFeatureExtractor" in kinds:
         return transformers.ViTImageProcessor(**values)
     with _loading(model, "image processor"):
-        return transformers.AutoImageProcessor.from_pretrained(**_source(model))
+        return transformers.AutoImageProcessor.from_pretrained(
+            **_source(_holder(model, _PREPROCESSOR))
+        )
 
 
 def load_feature_extractor(model: ModelConfig) -> Any:
     """The checkpoint's audio feature extractor. Raises UserError when it has none."""
     with _loading(model, "feature extractor"):
-        return transformers.AutoFeatureExtractor.from_pretrained(**_source(model))
+        return transformers.AutoFeatureExtractor.from_pretrained(
+            **_source(_holder(model, _PREPROCESSOR))
+        )
 
 
 def _named_in_timm(model: ModelConfig) -> bool:
@@ -229,6 +240,16 @@ def _timm_config(model: ModelConfig, **overrides: Any) -> "PreTrainedConfig":
     return config
 
 
+def _holder(model: ModelConfig, file_name: str) -> ModelConfig:
+    """The checkpoint that has a file: of an adapter without it, the adapter's base."""
+    if _named_in_timm(model):
+        return model
+    folder = Path(resolve_checkpoint(model.checkpoint))
+    if is_adapter(folder) and not (folder / file_name).is_file():
+        return _holder(adapter_base(folder), file_name)
+    return model
+
+
 def _source(model: ModelConfig) -> dict[str, Any]:
     return {
         "pretrained_model_name_or_path": resolve_checkpoint(weights_name(model)),
@@ -239,6 +260,7 @@ def _source(model: ModelConfig) -> dict[str, Any]:
 
 def _json_values(model: ModelConfig, file_name: str) -> dict[str, Any]:
     """What a file of the checkpoint holds; empty where there is none (timm has no preprocessor)."""
+    model = _holder(model, file_name)
     source = resolve_checkpoint(model.checkpoint)
     path = Path(source) / file_name
     if not Path(source).is_dir():

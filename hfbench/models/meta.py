@@ -11,7 +11,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hfbench.errors import UserError
 from hfbench.models.configuration import DEFAULT_LABELS, Configuration
-from hfbench.models.heads import TASKS, tasks_of
+from hfbench.models.heads import TASKS, named_labels, shown_labels, tasks_of
 from hfbench.models.loading import build_on_meta
 from hfbench.models.structure import Structure, timm_classifier
 from hfbench.models.timm_models import network_arguments, timm_labels, timm_name, wrapper_values
@@ -60,6 +60,12 @@ def choose_head(configuration: Configuration, task: str | None, num_labels: int 
         notes.append(f"{what}: {own}, the checkpoint's own (--num-labels changes it)")
     else:
         notes.append(f"{what}: {DEFAULT_LABELS}, as the checkpoint names none (--num-labels)")
+    named = None if speech else named_labels(configuration.values.get("id2label"))
+    if named:
+        notes.append(
+            f"Head: counted as new; data with exactly the labels {shown_labels(named)} start with "
+            "the checkpoint's own (model.head=new or reuse)"
+        )
     return Head(chosen, num_labels or own or DEFAULT_LABELS, tuple(notes))
 
 

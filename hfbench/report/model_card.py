@@ -39,7 +39,7 @@ _CONTENTS = {
 }
 _STRATEGIES = {
     "full": "everything trained",
-    "head": "the new head trained on a frozen backbone",
+    "head": "{head} trained on a frozen backbone",
     "last_n": "the head and the last {n} trained",
     "first_n": "the head and the first {n} trained",
     "blocks": "the head and the blocks {blocks} trained",
@@ -150,6 +150,8 @@ def _what_trained(result: RunResult) -> str:
         strategy["targets"] += f" of the last {_blocks(strategy['last_n'])}"
     every = strategy.get("every", 1)  # older results know no gradual unfreezing
     strategy["every"] = "epoch" if every == 1 else f"{every} epochs"
+    new = result.weights is None or result.weights.has_new_head  # older results: not known, usual
+    strategy["head"] = "the new head" if new else "the checkpoint's own head"
     text = _STRATEGIES[strategy["name"]].format(**strategy)
     if not has_head(result):
         text = text.replace("the head and ", "").replace(" and the head", "")

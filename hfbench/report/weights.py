@@ -14,7 +14,12 @@ def weights_lines(weights: WeightsRecord | None) -> list[str]:
 
 def _lines(weights: WeightsRecord) -> Iterator[str]:
     if weights.removed_prefix is not None:
-        yield f"weights: {weights.removed_prefix!r} is removed from the names in the file"
+        yield (
+            f"weights: {weights.removed_prefix!r} is removed from the names in the file, which "
+            "other programs do not do"
+        )
+    if weights.merged is not None:
+        yield f"weights: the checkpoint is a {weights.merged}, merged into it"
     head = f"the head is {weights.head}"
     if weights.head == REORDERED_HEAD:
         head = "the head is the checkpoint's own, its rows in the data's order of labels"

@@ -17,7 +17,7 @@ from hfbench.data.packing import complete, pack
 from hfbench.data.texts import limit_of, load_texts
 from hfbench.data.tokens import IGNORED, Padding, TokenSamples
 from hfbench.errors import UserError
-from hfbench.models import loading
+from hfbench.models import adapted, loading
 from hfbench.models.vocabulary import check_vocabulary
 from hfbench.tasks.base import Answer, BuiltModel, Candidate, PredictingTask, Samples, TaskData
 from hfbench.tasks.generation import Sampling, generate, generation_scores
@@ -199,7 +199,7 @@ class CausalLM(PredictingTask):
         if self.config.strategy.name == "scratch":
             built = BuiltModel(*loading.build_model(config, self.model_class))
         else:
-            built = BuiltModel.of(loading.load_model(self.config.model, config, self.model_class))
+            built = BuiltModel.of(adapted.load_model(self.config.model, config, self.model_class))
         model = built.model
         # transformers reads it from the class's name, and warns where it is not (GPT2LMHeadModel).
         cast(Any, model).loss_type = "ForCausalLM"

@@ -18,8 +18,9 @@ from hfbench.data.cropping import Facts
 from hfbench.data.media import Unreadable
 from hfbench.data.splits import Splits, load_splits
 from hfbench.errors import UserError
-from hfbench.models import loading
-from hfbench.models.label_heads import HeadChoice, choose_head, own_label_names, settle_head
+from hfbench.models import adapted, loading
+from hfbench.models.heads import named_labels
+from hfbench.models.label_heads import HeadChoice, choose_head, settle_head
 from hfbench.results import BASELINE_MSE
 from hfbench.tasks.base import Answer, BuiltModel, Loss, PredictingTask, Samples, Task, TaskData
 from hfbench.tasks.problems import (
@@ -176,7 +177,7 @@ class ClassificationTask(LabelTask, PredictingTask):
         if self.config.strategy.name == "scratch":
             return BuiltModel(*loading.build_model(config, self.model_class))
         choice = self._head(data)
-        loaded = loading.load_model(self.config.model, config, self.model_class)
+        loaded = adapted.load_model(self.config.model, config, self.model_class)
         settled = settle_head(loaded, choice, self.model_class, checkpoint=self.config.model)
         return BuiltModel.of(settled)
 
@@ -184,7 +185,7 @@ class ClassificationTask(LabelTask, PredictingTask):
         """The checkpoint's where it answers alike and its labels have the names of the data's."""
         own = loading.load_config(self.config.model)
         alike = problem_of(own) is self.problem
-        names = own_label_names(own) if alike else None
+        names = named_labels(own.id2label) if alike else None
         return choose_head(self.config.model, names, data.label_names)
 
     def build_on_meta(self, *, num_labels: int) -> nn.Module:

@@ -33,7 +33,7 @@ from hfbench.data.transcripts import (
 )
 from hfbench.error_rates import error_rates
 from hfbench.errors import UnreadableError, UserError
-from hfbench.models import loading
+from hfbench.models import adapted, loading
 from hfbench.models.label_heads import HeadChoice, settle_head
 from hfbench.tasks.audio import AudioTask
 from hfbench.tasks.base import Answer, BuiltModel, Candidate, Samples, TaskData
@@ -224,7 +224,7 @@ class SpeechRecognition(AudioTask):
         self.complete_config(config)
         if self.config.strategy.name == "scratch":
             return BuiltModel(*loading.build_model(config, self.model_class))
-        loaded = loading.load_model(self.config.model, config, self.model_class)
+        loaded = adapted.load_model(self.config.model, config, self.model_class)
         return BuiltModel.of(
             settle_head(
                 loaded,
