@@ -331,3 +331,21 @@ def test_full_labels_are_read_back() -> None:
         assert parse_strategy(text).full_label == text
     assert StrategyConfig("lora").full_label == "lora:r=8,targets=attention_qv"
     assert StrategyConfig("lora").label == "lora"
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (["bad", "good"], "exactly the labels bad, good start"),
+        ([f"l{i}" for i in range(9)], "exactly the labels l0, l1, l2, l3, l4, l5, ... (9) start"),
+        (["LABEL_0", "LABEL_1"], None),
+    ],
+)
+def test_whose_head_it_would_be_is_said_where_the_checkpoint_names_labels(
+    tmp_path: Path, names: list[str], named: str | None
+) -> None:
+    labels = {str(number): name for number, name in enumerate(names)}
+    path = write_config(tmp_path, model_type="bert", num_hidden_layers=1, id2label=labels)
+    notes = [note for note in counts(path, "full").notes if note.startswith("Head:")]
+    assert len(notes) == (named is not None)
+    assert all(str(named) in note for note in notes)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import constants
+from safetensors.torch import load_file
 from transformers import Wav2Vec2ForCTC
 
 from hfbench.config import ModelConfig, load_config
@@ -58,6 +59,31 @@ def test_a_vocabulary_without_a_named_tokenizer_is_used(
     assert "upper case" in data.summary["notes"][1]
     assert data.train[3]["labels"] == [7, 4, 6]  # b — a
     assert task.build_model(data).new_parameters == set()
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize("head", [None, "new", "reuse"])
+def test_a_head_belongs_to_its_vocabulary(
+    tiny_wav2vec2: Path, speech: Path, tmp_path: Path, named: bool, head: str | None
+) -> None:
+    """Without names of its outputs a head says nothing, though it has as many as are needed."""
+    made = ["<pad>", "<unk>", "|", "a", "b"]  # as many as the transcripts' own vocabulary has
+    checkpoint = checkpoint_of(tiny_wav2vec2, tmp_path / "ctc", made)
+    if not named:
+        (checkpoint / "vocab.json").unlink()
+    task = task_of(checkpoint, speech, *([] if head is None else [f"model.head={head}"]))
+    data = task.prepare_data()
+    if head == "reuse" and not named:
+        with pytest.raises(UserError, match=r"model\.head=reuse: .* has no vocabulary"):
+            task.build_model(data)
+        return
+    built = task.build_model(data)
+    stored = load_file(checkpoint / "model.safetensors")
+    assert built.model.config.vocab_size == len(made)
+    kept = named and head != "new"
+    assert built.new_parameters == (set() if kept else {"lm_head.weight", "lm_head.bias"})
+    given = torch.equal(built.model.get_parameter("lm_head.weight"), stored["lm_head.weight"])
+    assert given == kept
 
 
 def test_a_vocabulary_of_another_kind_is_none_of_transcripts(

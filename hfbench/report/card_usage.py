@@ -231,7 +231,8 @@ def _program(
         loading = f"model = {load}(MODEL{at}).eval()\n"
     else:
         lines += _base_name(base)
-        loading = _adapter_loading(load, base, at, head=has_head(result))
+        new = has_head(result) and (result.weights is None or result.weights.has_new_head)
+        loading = _adapter_loading(load, base, at, new_head=new)
     processor = f"{usage.processor} = {usage.processor_class}.from_pretrained(MODEL{at})\n"
     pair = "text_pair" in result.data["columns"]
     data: Mapping[str, Any] = result.config["data"]
@@ -275,7 +276,7 @@ def _base_name(base: Source) -> list[str]:
     return []
 
 
-def _adapter_loading(load: str, base: Source, at: str, *, head: bool) -> str:
+def _adapter_loading(load: str, base: Source, at: str, *, new_head: bool) -> str:
     """The base gets the adapter's configuration, so that its new head fits the trained one."""
     where = ["BASE"]
     known = ""
@@ -283,7 +284,7 @@ def _adapter_loading(load: str, base: Source, at: str, *, head: bool) -> str:
         known = f"adapter = PeftConfig.from_pretrained(MODEL{at})  # names base and revision\n"
         where = ["adapter.base_model_name_or_path", "revision=adapter.revision"]
     new = "  # with a new head, as its report says; the trained one comes with the adapter"
-    new = new if head else ""
+    new = new if new_head else ""
     arguments = [*where, "config=config", "ignore_mismatched_sizes=True"]
     return (
         f"{known}config = AutoConfig.from_pretrained(MODEL{at})  # has the labels\n"
