@@ -184,7 +184,8 @@ class ClassificationTask(LabelTask, PredictingTask):
     def _head(self, data: TaskData) -> HeadChoice:
         """The checkpoint's where it answers alike and its labels have the names of the data's."""
         own = loading.load_config(self.config.model)
-        alike = problem_of(own) is self.problem
+        problem = problem_of(own)
+        alike = problem is not None and problem.name == self.problem.name
         names = named_labels(own.id2label) if alike else None
         return choose_head(self.config.model, names, data.label_names)
 
