@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any Hugging Face library is imported
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["COLUMNS"] = "80"  # tables are as wide as the terminal
 
 TINY_WORDS = (  # separated by spaces
     "the a film book song is was not very good bad great awful dull bright red green blue one two "

@@ -63,6 +63,8 @@ def _comparison_section(groups: Sequence[Group], style: Style) -> str:
     if known and not any(group.f1_macro for group in known):  # a task without labels
         f1 = headings.index("macro\nF1")
         headings, *rows = (row[:f1] + row[f1 + 1 :] for row in (headings, *rows))
+    if not any(group.failures for group in groups):
+        headings, *rows = (row[:-1] for row in (headings, *rows))
     title = heading_line(f"{first.task}: {first.checkpoint} on {first.dataset}", style)
     notes = ["Means over n seeds; ± is the sample standard deviation."]
     notes.extend(_verdict(verdict) for verdict in beats_scratch(groups))
@@ -127,6 +129,9 @@ def _networks_section(groups: Sequence[Group], style: Style) -> str:
         ]
         for group in groups
     ]
+    if style == "table":  # one column names the row, also where the others are too many
+        headings = [f"{headings[0]}\n  {headings[1]}", *headings[2:]]
+        rows = [[f"{row[0]}\n  {row[1]}", *row[2:]] for row in rows]
     title = heading_line(f"Every network on {first.dataset}", style)
     return "\n\n".join([title, layout_table(headings, rows, style)]) + "\n"
 
@@ -140,7 +145,7 @@ def _predictions(groups: Sequence[Group], style: Style) -> list[str]:
         "strategy",
         "GFLOP\na step",
         "GFLOP/s\nreached",
-        "% of\nproduct",
+        "% of\nmatmul",
         "step ms\npredicted",
         "step ms\nmeasured",
         "peak MiB\npredicted",
@@ -149,7 +154,7 @@ def _predictions(groups: Sequence[Group], style: Style) -> list[str]:
     rows = [_prediction_cells(group, style) for group in known]
     note = (
         "Predicted before the first step: operations and memory from a trace of the run's own "
-        "batches, time from half a second of measurement. % of product: of what this machine "
+        "batches, time from half a second of measurement. % of matmul: of what this machine "
         "reaches in a large matrix product."
     )
     return [layout_table(headings, rows, style), paragraph(note, style)]

@@ -11,7 +11,6 @@ from typing import Literal
 
 from hfbench.params import ParameterCounts, StrategyCounts
 from hfbench.report.tables import (
-    MAX_COLUMNS,
     Style,
     fold_blocks,
     heading_line,
@@ -47,7 +46,8 @@ def format_counts(counts: ParameterCounts, style: Style | Literal["csv", "json"]
     if style == "csv":
         return _as_csv(counts)
     parts = [heading_line(f"Parameters of {counts.checkpoint}", style)]
-    parts.append(("\n\n" if style == "markdown" else "\n").join(counts.notes))
+    notes = [paragraph(note, style) for note in counts.notes]
+    parts.append(("\n\n" if style == "markdown" else "\n").join(notes))
     parts.append(
         layout_table(
             ["strategy", "total", "trainable", "frozen", "% trainable"],
@@ -59,27 +59,11 @@ def format_counts(counts: ParameterCounts, style: Style | Literal["csv", "json"]
         ("part", lambda report: report.by_depth),
         ("layer type", lambda report: report.by_layer_type),
     ):
-        parts += _side_by_side_tables(heading, counts.strategies, rows_of, style)
+        parts.append(_side_by_side(heading, counts.strategies, rows_of, style))
     if any(one.adapters for one in counts.strategies):
         note = "By part and by layer type, total leaves adapters out: each strategy has its own."
         parts.append(paragraph(note, style))
     return "\n\n".join(parts) + "\n"
-
-
-def _side_by_side_tables(
-    heading: str,
-    strategies: Sequence[StrategyCounts],
-    rows_of: Callable[[ParameterReport], Sequence[ParameterRow]],
-    style: Style,
-) -> Iterator[str]:
-    """As many strategies in a table as fit into the terminal's width; in Markdown all."""
-    while strategies:
-        for count in range(len(strategies), 0, -1):
-            table = _side_by_side(heading, strategies[:count], rows_of, style)
-            if style == "markdown" or max(map(len, table.split("\n"))) <= MAX_COLUMNS:
-                break
-        yield table
-        strategies = strategies[count:]
 
 
 def _side_by_side(

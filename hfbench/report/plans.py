@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hfbench.report.tables import (
-    MAX_COLUMNS,
     MIB,
     heading_line,
     layout_table,
     paragraph,
+    text_columns,
     three_digits,
     wrap_label,
 )
@@ -102,7 +102,7 @@ def format_entries(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         textwrap.fill(
             text,
-            MAX_COLUMNS,
+            text_columns(),
             initial_indent=name.ljust(width),
             subsequent_indent=" " * width,
             break_long_words=False,

@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from hfbench.report.tables import layout_table
+from hfbench.report.tables import layout_table, terminal_columns
 
 if TYPE_CHECKING:
     from hfbench.tasks.base import Answer, Candidate
 
-INPUT_COLUMNS = 56  # longer inputs are cut in the table, never in CSV and JSON
+# Longer inputs are cut in the table, never in CSV and JSON.
+INPUT_COLUMNS = 56
+LEAST_INPUT_COLUMNS = 24  # also where the answers need the room
 
 Format = Literal["table", "csv", "json"]
 
@@ -38,9 +40,15 @@ def format_predictions(
     kinds = [answer_name, "probability"] if scored else [answer_name]
     if style == "csv":
         return _csv(names, answers, kinds)
+    found = [list(_columns(answer, scored)) for answer in answers]  # input, kind, lines
+    beside = sum(
+        2 + max(len(kind), *(len(line) for lines in found for line in lines[i]))
+        for i, kind in enumerate(kinds)
+    )
+    room = max(LEAST_INPUT_COLUMNS, min(INPUT_COLUMNS, terminal_columns() - beside))
     table = [
-        [_short(name), *("\n".join(column) for column in _columns(answer, scored))]
-        for name, answer in zip(names, answers, strict=True)
+        [_short(name, room), *map("\n".join, lines)]
+        for name, lines in zip(names, found, strict=True)
     ]
     return layout_table(["input", *kinds], table, "table") + "\n"
 
@@ -73,8 +81,8 @@ def _values(name: str, answer: "Answer", answer_name: str) -> dict[str, Any]:
     return {"input": name, **best, "top": [values(c) for c in answer]}
 
 
-def _short(name: str) -> str:
+def _short(name: str, columns: int) -> str:
     """On one line, without the middle where it is long: paths differ at their ends."""
     line = " ".join(name.split())
-    kept = INPUT_COLUMNS // 2
-    return line if len(line) <= INPUT_COLUMNS else f"{line[: kept - 1]}…{line[-kept:]}"
+    kept = columns // 2
+    return line if len(line) <= columns else f"{line[: kept - 1]}…{line[-kept:]}"

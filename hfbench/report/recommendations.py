@@ -163,9 +163,10 @@ def _commands(found: Recommendation, style: Style) -> str:
     strategies = f"scratch,{head}last_{min(2, first.size.own_blocks)},lora,full"
     labels = "" if found.num_labels is None else f" --num-labels {found.num_labels}"
     lines = [
-        f"hfbench plan {first.name} --task {found.task}{labels}",
-        f"hfbench compare --config FILE --strategies {strategies} --seeds 0,1,2 \\",
-        f"    model.checkpoint={first.name}",
+        f"hfbench plan {first.name} \\",
+        f"    --task {found.task}{labels}",
+        f"hfbench compare --config FILE --strategies {strategies} \\",
+        f"    --seeds 0,1,2 model.checkpoint={first.name}",
     ]
     indent = "    " if style == "markdown" else "  "
     return "\n".join(indent + line for line in lines)

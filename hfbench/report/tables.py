@@ -1,18 +1,20 @@
-"""Parameter reports as text for the terminal, as Markdown and as JSON.
+"""Parameter reports as text for the terminal, as Markdown and as JSON; how tables are laid out.
 
-Pure functions: nothing is printed here. Standard library only. Terminal tables stay within 100
-columns unless names are very long.
+Nothing is printed here. Standard library only. What is for the terminal is no wider than that, or
+than 80 columns where nothing is known of it.
 """
 
 import json
 import re
+import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from hfbench.results import ParameterReport, ParameterRow
 
-MAX_COLUMNS = 100
+LEAST_COLUMNS = 80
+TEXT_COLUMNS = 100  # longer lines of text are hard to read, however wide the terminal is
 LABEL_COLUMNS = 18  # wider strategy names continue on the next line
 MIB = 2**20
 
@@ -124,16 +126,29 @@ def three_digits(value: float) -> str:
     return f"{value:,.{decimals}f}"
 
 
+def terminal_columns() -> int:
+    """How wide tables may be: as the terminal, at least 80; 80 in files and pipes."""
+    return max(LEAST_COLUMNS, shutil.get_terminal_size((LEAST_COLUMNS, 24)).columns)
+
+
+def text_columns() -> int:
+    """How wide running text may be."""
+    return min(TEXT_COLUMNS, terminal_columns())
+
+
 def heading_line(text: str, style: Style) -> str:
     """A title in the style's way."""
-    return f"### {text}" if style == "markdown" else f"{text}\n{'=' * len(text)}"
+    if style == "markdown":
+        return f"### {text}"
+    lines = textwrap.wrap(text, terminal_columns(), break_on_hyphens=False)
+    return "\n".join([*lines, "=" * max(map(len, lines))])
 
 
 def paragraph(text: str, style: Style, *, indent: str = "") -> str:
     """Wrapped for the terminal; Markdown wraps by itself."""
     if style == "markdown":
         return text
-    return textwrap.fill(text, MAX_COLUMNS, subsequent_indent=indent, break_long_words=False)
+    return textwrap.fill(text, text_columns(), subsequent_indent=indent, break_long_words=False)
 
 
 def wrap_label(
@@ -155,28 +170,88 @@ def layout_table(
     *,
     last_is_sum: bool = False,
 ) -> str:
-    """Align cells: the first column left, the others right. Cells may have several lines."""
+    """Align cells: the first column left, the others right. Cells may have several lines.
+
+    In the terminal columns that do not fit follow in tables of their own, each with the first
+    column; a cell that would not even fit beside that is broken.
+    """
     if style == "markdown":
         heads = [" ".join(heading.split("\n")) for heading in headings]
         rule = ["---", *["---:"] * (len(heads) - 1)]
         escaped = [[cell.replace("|", "\\|") for cell in row] for row in (heads, rule, *rows)]
         return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
-    lines = [line for row in (headings, *rows) for line in _cell_lines(row)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
-    fits = sum(widths) + 2 * (len(widths) - 1) <= MAX_COLUMNS
-    gap = "  " if fits else " "
-    rule_line = "-" * (sum(widths) + len(gap) * (len(widths) - 1))
-    texts = [
-        gap.join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-    texts.insert(len(_cell_lines(headings)), rule_line)
+    room = terminal_columns()
+    head, body = _lines([headings]), _lines(rows)
+    widths = _widths([*head, *body])
+    for gap in (2, 1):
+        if sum(widths) + gap * (len(widths) - 1) <= room:
+            return _drawn(head, body, range(len(widths)), gap, last_is_sum=last_is_sum)
+    first = min(widths[0], room // 2)
+    limits = [first, *(room - first - 2 for _ in widths[1:])]
+    head, body = _broken(head, limits), _broken(body, limits)
+    return "\n\n".join(
+        _drawn(head, body, columns, 2, last_is_sum=last_is_sum)
+        for columns in _fitting(_widths([*head, *body]), room)
+    )
+
+
+def _drawn(
+    head: Sequence[Sequence[str]],
+    body: Sequence[Sequence[str]],
+    columns: Sequence[int],
+    gap: int,
+    *,
+    last_is_sum: bool,
+) -> str:
+    """One table of some of the columns."""
+    widths = _widths([*head, *body])
+    rule = "-" * (sum(widths[column] for column in columns) + gap * (len(columns) - 1))
+
+    def text(line: Sequence[str]) -> str:
+        cells = (
+            line[column].rjust(widths[column]) if column else line[column].ljust(widths[column])
+            for column in columns
+        )
+        return (" " * gap).join(cells).rstrip()
+
+    # A line that only another table's columns need is blank here.
+    texts = [*filter(None, map(text, head)), rule, *filter(None, map(text, body))]
     if last_is_sum:
-        texts.insert(len(texts) - 1, rule_line)
+        texts.insert(len(texts) - 1, rule)
     return "\n".join(texts)
+
+
+def _fitting(widths: Sequence[int], room: int) -> list[list[int]]:
+    """The first column with as many of the others as fit, again and again."""
+    tables = [[0]]
+    used = widths[0]
+    for column, width in enumerate(widths[1:], 1):
+        if used + 2 + width > room and len(tables[-1]) > 1:
+            tables.append([0])
+            used = widths[0]
+        tables[-1].append(column)
+        used += 2 + width
+    return tables
+
+
+def _broken(lines: Sequence[Sequence[str]], limits: Sequence[int]) -> list[list[str]]:
+    """Cells wider than their column's limit on several lines, side by side with the others."""
+    return _lines(
+        [
+            cell if len(cell) <= limit else "\n".join(textwrap.wrap(cell, limit))
+            for cell, limit in zip(line, limits, strict=True)
+        ]
+        for line in lines
+    )
+
+
+def _widths(lines: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+
+def _lines(rows: Iterable[Sequence[str]]) -> list[list[str]]:
+    """The terminal lines of the rows, each with one line of every cell."""
+    return [line for row in rows for line in _cell_lines(row)]
 
 
 def _cell_lines(row: Sequence[str]) -> list[list[str]]:
