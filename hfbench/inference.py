@@ -19,7 +19,9 @@ def answer_inputs(
     """
     device = next(model.parameters()).device
     samples = task.features(rows, "input", keep=False)
-    batches = like_batches(len(samples), batch_size, task.sample_lengths(samples))
+    task.settle_padding(model, [samples], lambda side: side)
+    slack = 0.0 if task.equal_lengths else 1.0
+    batches = like_batches(len(samples), batch_size, task.sample_lengths(samples), slack=slack)
     found: dict[int, Answer] = {}
     bar = tqdm(total=len(samples), desc="predict", unit="input", **progress_options(True))
     if task.sampling is not None:

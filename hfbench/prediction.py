@@ -1,7 +1,7 @@
 """What a prepared run is going to need, traced on its own model and batches before it trains."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -134,6 +134,12 @@ def _typical_and_widest(
     )
     if lengths is None:
         return shares[0], shares[0]
+    if prepared.task.equal_lengths:  # a step is as long as of one batch of its longest sample
+        longest = [max(share.indices, key=lengths.__getitem__) for share in shares]
+        shares = [
+            replace(share, indices=(one,) * len(share.indices))
+            for share, one in zip(shares, longest, strict=True)
+        ]
     whole = [share for share in shares if len(share.indices) == len(shares[0].indices)]
     widths = [_width(share, lengths) for share in whole]
     mean = sum(widths) / len(widths)  # what a sum over batches goes by; the median may be far off

@@ -12,6 +12,7 @@ from torch import nn
 
 from hfbench.config import RunConfig, StrategyConfig
 from hfbench.data.splits import describe as describe_data
+from hfbench.data.tokens import Side
 from hfbench.errors import NotMeasuredError, UserError, measuring
 from hfbench.models.configuration import DEFAULT_LABELS
 from hfbench.models.loading import load_config
@@ -167,6 +168,11 @@ def prepare(config: RunConfig, task: Task, accelerator: Accelerator) -> Prepared
         set_seed(config.seed)  # the new head's values
         with working("loading the checkpoint"):
             built = task.build_model(data)
+    with working("measuring where samples may be padded"):
+        splits = (data.train, data.validation, data.test)
+        note = task.settle_padding(built.model, splits, _of_main_process)
+    if note is not None:
+        data.summary["notes"].append(note)
     structure = find_structure(built.model)
     training = config.training
     batches = math.ceil(len(data.train) / training.batch_size)
@@ -210,6 +216,12 @@ def _in_standard_units(
         "also in the losses; metrics, predictions and the saved model have the data's units"
     )
     return found
+
+
+def _of_main_process(side: Side | None) -> Side | None:
+    found = [side]
+    broadcast_object_list(found)
+    return found[0]
 
 
 def check_strategy(config: RunConfig) -> None:
@@ -279,7 +291,7 @@ def _padding(config: RunConfig, prepared: Prepared) -> list[str]:
     """How much of the first epoch's batches is padding; nothing where nothing is padded."""
     task, samples = prepared.task, prepared.data.train
     lengths = task.sample_lengths(samples)
-    if lengths is None or min(lengths) == max(lengths):
+    if lengths is None or min(lengths) == max(lengths) or task.equal_lengths:
         return []
     training = config.training
 

@@ -146,7 +146,13 @@ def computing_less(
     """Within, the model leaves out what is stored of its frozen prefix, and what nobody reads."""
     data, task, training = prepared.data, prepared.task, config.training
     model, structure = prepared.model, prepared.structure
-    reading = Reading(task.collate, task.sample_lengths, task.comparable, training.eval_batch_size)
+    reading = Reading(
+        task.collate,
+        task.sample_lengths,
+        task.comparable,
+        training.eval_batch_size,
+        task.equal_lengths,
+    )
     probe = Probe(model, data.train, reading, accelerator.device)
     steps = training.max_steps or math.inf
     visits = min(
@@ -256,6 +262,7 @@ def train(
             owner=run_id(config),
             seed=config.seed,
             lengths=task.sample_lengths(without_stored(prepared.data.train)),
+            equal_lengths=task.equal_lengths,
             title=f"{config.strategy.label} seed {config.seed}",
         )
 
@@ -278,6 +285,7 @@ def evaluate(
         batch_size=config.training.eval_batch_size,
         accelerator=accelerator,
         lengths=task.sample_lengths(without_stored(split)),
+        equal_lengths=task.equal_lengths,
         num_workers=config.training.num_workers,
         title=title,
     )

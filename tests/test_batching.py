@@ -6,6 +6,8 @@ import torch
 
 from hfbench.training.batching import (
     epoch_batches,
+    equal_parts,
+    like_batches,
     load_batches,
     padding_share,
     split_batches,
@@ -106,3 +108,14 @@ def test_loading_leaves_the_random_state_alone() -> None:
     )
     assert [batch["labels"].tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_samples_of_like_length_share_a_batch() -> None:
+    lengths = [3, 5, 3, 3, 5, 4]
+    assert like_batches(6, 2, lengths, slack=0.0) == [(1, 4), (5,), (0, 2), (3,)]
+    assert like_batches(6, 3, lengths, slack=0.2) == [(1, 4, 5), (0, 2, 3)]
+    assert like_batches(3, 2, None, slack=0.0) == [(0, 1), (2,)]
+
+
+def test_a_batch_falls_into_parts_of_one_length() -> None:
+    assert equal_parts([4, 0, 3, 2], [7, 1, 9, 7, 9]) == [[4, 2], [0, 3]]

@@ -53,6 +53,7 @@ def train(model: nn.Module, data: Any, folder: Path, **options: Any) -> FitResul
     options.setdefault("batch_size", 4)
     evaluate = options.pop("evaluate", None)
     lengths = options.pop("lengths", None)
+    equal_lengths = options.pop("equal_lengths", False)
     objective = Objective(
         collate=collate, loss_units=lambda batch: len(batch["labels"]), evaluate=evaluate
     )
@@ -67,6 +68,7 @@ def train(model: nn.Module, data: Any, folder: Path, **options: Any) -> FitResul
         owner="run",
         seed=7,
         lengths=lengths,
+        equal_lengths=equal_lengths,
     )
 
 
@@ -129,6 +131,30 @@ def test_a_short_last_batch_weighs_what_it_holds(tmp_path: Path) -> None:
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize("grouped", [True, False])
+def test_batches_in_parts_of_one_length_are_the_same_steps(
+    tmp_path: Path, accumulation: int, grouped: bool
+) -> None:
+    lengths = [index % 5 for index in range(30)]
+    options: dict[str, Any] = {
+        "epochs": 2,
+        "gradient_accumulation_steps": accumulation,
+        "lengths": lengths,
+        "group_by_length": grouped,
+    }
+    whole, parts = tiny_bert(), tiny_bert()
+    expected = train(whole, samples(30), tmp_path / "whole", **options)
+    seen = _Recording(samples(30))
+    found = train(parts, seen, tmp_path / "parts", equal_lengths=True, **options)
+    assert len(found.step_losses) == 2 * {1: 8, 3: 3}[accumulation]
+    assert found.samples_seen == expected.samples_seen == 60
+    assert sorted(seen.read) == sorted([*range(30), *range(30)])
+    np.testing.assert_allclose(found.step_losses, expected.step_losses, atol=1e-5)
+    for a, b in zip(parts.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
 class _Recording(list[dict[str, Any]]):
     """Data that remember which samples were read, in order."""
 
@@ -174,11 +200,16 @@ class _StopsAfter(list[dict[str, Any]]):
         return super().__getitem__(index)
 
 
-@pytest.mark.parametrize("lengths", [None, [index % 7 for index in range(30)]])
-def test_resumed_training_is_bit_equal(tmp_path: Path, lengths: list[int] | None) -> None:
+@pytest.mark.parametrize(
+    ("lengths", "equal_lengths"),
+    [(None, False), ([i % 7 for i in range(30)], False), ([i % 7 for i in range(30)], True)],
+)
+def test_resumed_training_is_bit_equal(
+    tmp_path: Path, lengths: list[int] | None, equal_lengths: bool
+) -> None:
     """Interrupted in the middle of the second epoch, with dropout on."""
     options: dict[str, Any] = {"epochs": 3, "save_steps": 2, "gradient_accumulation_steps": 2}
-    options["lengths"] = lengths
+    options |= {"lengths": lengths, "equal_lengths": equal_lengths}
     through = tiny_bert(dropout=0.1)
     torch.manual_seed(3)
     expected = train(through, samples(30), tmp_path / "through", **options)

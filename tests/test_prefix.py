@@ -26,7 +26,6 @@ from hfbench.strategies import apply_strategy
 from hfbench.training.prefix import cache, store
 from hfbench.training.prefix.cache import stored_prefix
 from hfbench.training.prefix.cut import STORED, Place, find_place
-from hfbench.training.prefix.writing import alike_batches
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -279,10 +278,3 @@ def test_where_the_prefix_ends(strategy: str, expected: Place | None) -> None:
 def test_nothing_comes_before_the_first_layer_of_a_perceptron() -> None:
     model = ScratchNetwork(NetworkConfig(), height=8, width=8, label_names=("a", "b"))
     assert find_place(model, find_structure(model)) is None
-
-
-def test_samples_of_like_length_share_a_batch() -> None:
-    lengths = [3, 5, 3, 3, 5, 4]
-    assert alike_batches(6, 2, lengths, slack=0.0) == [(1, 4), (5,), (0, 2), (3,)]
-    assert alike_batches(6, 3, lengths, slack=0.2) == [(1, 4, 5), (0, 2, 3)]
-    assert alike_batches(3, 2, None, slack=0.0) == [(0, 1), (2,)]

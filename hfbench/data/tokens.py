@@ -18,6 +18,8 @@ from hfbench.errors import UserError
 
 Integers = npt.NDArray[np.integer[Any]]
 
+Side = Literal["left", "right"]
+
 IGNORED = -100  # label of a token that is not to be predicted, as transformers' losses take it
 
 
@@ -27,12 +29,12 @@ class Padding:
 
     Attributes:
         values: what fills each feature; features that are not listed cannot be padded.
-        side: where the padding goes.
+        side: where the padding goes; None: nowhere, so that a batch is of texts of one length.
         multiple_of: the width of a batch is rounded up to a multiple of this.
     """
 
     values: Mapping[str, int]
-    side: Literal["left", "right"] = "right"
+    side: Side | None = "right"
     multiple_of: int = 1
 
     @classmethod
@@ -147,6 +149,7 @@ class TokenSamples:
         lengths = self.offsets[chosen + 1, np.newaxis] - starts
         multiple = self.padding.multiple_of
         width = -(-int(lengths.max()) // multiple) * multiple
+        assert self.padding.side is not None or (lengths == width).all(), "nothing may be padded"
         positions = np.arange(width)  # of the tokens within their text, below
         if self.padding.side == "left":
             positions = positions - (width - lengths)

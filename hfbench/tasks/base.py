@@ -1,7 +1,7 @@
 """The contract between a task and the one training loop."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from hfbench.config import RunConfig
 from hfbench.data.bad_rows import BadRow
 from hfbench.data.columns import Modality
+from hfbench.data.tokens import Side
 from hfbench.models.loading import Loaded
 from hfbench.results import WeightsRecord
 from hfbench.tasks.generation import Sampling
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Agree = Callable[[Side | None], Side | None]
 
 
 class Samples(Protocol):
@@ -83,6 +85,7 @@ class Task(ABC):
     greater_is_better: bool = True
     length_unit: ClassVar[str] = "values"  # of sample_lengths
     tests_untrained: ClassVar[bool] = False  # the primary metric before training means something
+    equal_lengths: bool = False  # whether only samples of one length share a batch
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -98,6 +101,16 @@ class Task(ABC):
     @abstractmethod
     def build_on_meta(self, *, num_labels: int) -> nn.Module:
         """The same network without memory for its weights, from the configuration alone."""
+
+    def settle_padding(
+        self, model: nn.Module, splits: Sequence[Samples], agree: Agree
+    ) -> str | None:
+        """See to it that what ``model`` answers to a sample does not depend on its batch.
+
+        Call it before the first batch of these splits. ``agree`` makes of what a process found what
+        all of them do. Returns what to tell people; None where padding is as the processor has it.
+        """
+        return None
 
     @abstractmethod
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """Text classification: a text, or a pair of texts, to one label."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import datasets
@@ -10,12 +12,14 @@ from transformers import AutoModelForSequenceClassification
 
 from hfbench.data.cropping import Facts, describe_texts, text_facts, whole_lengths
 from hfbench.data.media import Unreadable
-from hfbench.data.tokens import Padding, TokenSamples
+from hfbench.data.tokens import Padding, Side, TokenSamples
 from hfbench.errors import UserError
 from hfbench.models import loading
 from hfbench.models.vocabulary import check_vocabulary
-from hfbench.tasks.base import BuiltModel, Samples, TaskData
+from hfbench.tasks.base import Agree, BuiltModel, Samples, TaskData
 from hfbench.tasks.classification import ClassificationTask
+from hfbench.training.batching import equal_parts
+from hfbench.training.padding import harmless_side
 
 WHOLE_LENGTH = "tokens before it was cut"  # a column of tokenised texts
 QUIET_BELOW_SAMPLES = 20_000  # tokenised within seconds: no progress bar
@@ -104,7 +108,49 @@ class TextClassification(ClassificationTask):
     @property
     def padding(self) -> Padding:
         """The tokenizer's, and widths that tensor cores like where there is a GPU."""
-        return Padding.of(self.processor, multiple_of=8 if torch.cuda.is_available() else 1)
+        usual = Padding.of(self.processor, multiple_of=8 if torch.cuda.is_available() else 1)
+        return replace(usual, side=None, multiple_of=1) if self.equal_lengths else usual
+
+    def settle_padding(
+        self, model: nn.Module, splits: Sequence[Samples], agree: Agree
+    ) -> str | None:
+        """Pad where it is harmless, which is measured; where it is not, nothing is padded.
+
+        The tokenizer pads on that side from now on, also the saved one.
+        """
+        own, usual = self.processor.padding_side, self.padding
+        samples = _of_every_length(cast(Sequence[TokenSamples], splits))
+        if len(samples[0]["input_ids"]) == len(samples[-1]["input_ids"]) and usual.multiple_of == 1:
+            return None
+        device = next(model.parameters()).device
+
+        def answers(batch: Sequence[Any], side: Side) -> Tensor:
+            # A sample alone is not padded at all.
+            padding = replace(
+                usual, side=side, multiple_of=usual.multiple_of if len(batch) > 1 else 1
+            )
+            together = TokenSamples.of_samples(batch, padding)
+            inputs = together.read_batch(range(len(batch)), device)
+            return self.predictions(model(**inputs), inputs)
+
+        side: Side | None = agree(harmless_side(model, answers, samples))
+        self.equal_lengths = side is None
+        if side is not None:
+            self.processor.padding_side = side
+        for split in splits:
+            cast(TokenSamples, split).padding = self.padding
+        if side is None:
+            return (
+                f"{type(model).__name__} takes padding for text, so that an answer would depend on "
+                "the other texts of its batch: nothing is padded, and only texts of one length are "
+                "computed together"
+            )
+        if side == own:
+            return None
+        return (
+            f"texts are padded on the {side} (the tokenizer: on the {own}), where the answer to "
+            "one is the same alone and in a batch"
+        )
 
     def complete_config(self, config: Any) -> None:
         config.pad_token_id = self.processor.pad_token_id
@@ -119,6 +165,22 @@ class TextClassification(ClassificationTask):
         together = TokenSamples.of_samples(samples, self.padding)
         return together.read_batch(range(len(samples)), torch.device("cpu"))
 
+    def check_batch(self, test: Samples) -> dict[str, Tensor]:
+        """Texts of one length where nothing may be padded."""
+        if not self.equal_lengths:
+            return super().check_batch(test)
+        part = equal_parts(range(min(8, len(test))), self.sample_lengths(test))[0]
+        return self.collate([test[index] for index in part])
+
     def sample_lengths(self, split: Samples) -> list[int]:
         """Tokens."""
         return cast(TokenSamples, split).lengths()
+
+
+def _of_every_length(splits: Sequence[TokenSamples]) -> list[dict[str, Any]]:
+    """The shortest text of all, one of middle length, the longest; without labels."""
+    places = [(n, split, i) for split in splits for i, n in enumerate(split.lengths())]
+    places.sort(key=lambda place: place[0])
+    chosen = [places[0], places[len(places) // 2], places[-1]]
+    samples = [split[index] for _, split, index in chosen]
+    return [{k: v for k, v in sample.items() if k != "labels"} for sample in samples]

@@ -106,16 +106,36 @@ def padding_share(batches: Sequence[Sequence[int]], lengths: Sequence[int]) -> f
 
 
 def like_batches(
-    count: int, batch_size: int, lengths: Sequence[int] | None = None
+    count: int,
+    batch_size: int,
+    lengths: Sequence[int] | None = None,
+    *,
+    slack: float = 1.0,
 ) -> list[tuple[int, ...]]:
     """Every one of ``range(count)`` once, in batches of like ``lengths``: little is padded.
 
+    None of a batch is shorter than its longest by more than the share ``slack``; 0: all are equal.
     The longest come first, because memory that does not suffice should show at the start.
     """
-    order = list(range(count))
-    if lengths is not None:
-        order.sort(key=lambda index: -lengths[index])
-    return [tuple(order[start : start + batch_size]) for start in range(0, count, batch_size)]
+    if lengths is None:
+        lengths = [1] * count
+    batches: list[list[int]] = []
+    for index in sorted(range(count), key=lambda index: -lengths[index]):
+        if (
+            not batches
+            or len(batches[-1]) == batch_size
+            or lengths[index] < (1 - slack) * lengths[batches[-1][0]]
+        ):
+            batches.append([])
+        batches[-1].append(index)
+    return [tuple(batch) for batch in batches]
+
+
+def equal_parts(batch: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+    """The samples of a batch in parts of one length each, the longest first."""
+    chosen = [lengths[index] for index in batch]
+    parts = like_batches(len(batch), len(batch), chosen, slack=0.0)
+    return [[batch[place] for place in part] for part in parts]
 
 
 def load_batches(

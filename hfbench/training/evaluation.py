@@ -50,19 +50,22 @@ def predict_split(
     batch_size: int,
     accelerator: Accelerator,
     lengths: Sequence[int] | None = None,
+    equal_lengths: bool = False,
     num_workers: int = 0,
     title: str = "evaluate",
 ) -> Predictions:
     """Run ``model`` in eval mode over ``data``, shared among the processes.
 
-    Samples of like ``lengths`` share a batch. The bare model runs, not its distributed wrapper, so
-    processes may read different numbers of batches; all of them with the buffers of the main one,
-    which are those that are saved.
+    Samples of like ``lengths`` share a batch, with ``equal_lengths`` of one length. The bare model
+    runs, not its distributed wrapper, so processes may read different numbers of batches; all of
+    them with the buffers of the main one, which are those that are saved.
     """
     bare = accelerator.unwrap_model(model)
     bare.eval()
     _share_buffers(bare, accelerator)
-    batches_of_all = like_batches(len(data), batch_size, lengths)
+    batches_of_all = like_batches(
+        len(data), batch_size, lengths, slack=0.0 if equal_lengths else 1.0
+    )
     rank, num_processes = accelerator.process_index, accelerator.num_processes
     mine = [Share(indices) for indices in batches_of_all[rank::num_processes]]
     parts: list[_Part] = []

@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from hfbench.training.batching import (
     SampleSource,
     Share,
     epoch_batches,
+    equal_parts,
     load_batches,
     split_batches,
 )
@@ -93,6 +95,7 @@ def fit(
     owner: str,
     seed: int,
     lengths: Sequence[int] | None = None,
+    equal_lengths: bool = False,
     title: str = "train",
 ) -> FitResult:
     """Train ``model`` in place and leave the best epoch's parameters in it.
@@ -103,12 +106,25 @@ def fit(
         owner: the run whose they are: no other goes on from them.
         seed: of the data order.
         lengths: of every sample; with ``group_by_length`` those of like length share a batch.
+        equal_lengths: a batch is computed in parts of one length each.
 
     Raises:
         DivergedError: when the loss, a weight or the first validation metric is NaN or infinite.
             The last state and the best parameters stay those before.
     """
-    loop = _Loop(model, data, objective, config, rates, accelerator, folder, owner, seed, lengths)
+    loop = _Loop(
+        model,
+        data,
+        objective,
+        config,
+        rates,
+        accelerator,
+        folder,
+        owner,
+        seed,
+        lengths,
+        equal_lengths,
+    )
     loop.resume()
     loop.run(title)
     return loop.result()
@@ -127,9 +143,11 @@ class _Loop:
         owner: str,
         seed: int,
         lengths: Sequence[int] | None,
+        equal_lengths: bool,
     ) -> None:
         self.data, self.objective, self.config = data, objective, config
         self.lengths = lengths if config.group_by_length else None
+        self.equal = lengths if equal_lengths else None
         self.accelerator, self.seed = accelerator, seed
         self.folder, self.owner = folder, owner
         model = model.to(accelerator.device)
@@ -176,7 +194,8 @@ class _Loop:
     def leaves_gradients_out(self, model: nn.Module) -> bool:
         """Whether a backward pass misses trainable parameters; processes must agree on them."""
         with torch.random.fork_rng():
-            batch = self.objective.collate([self.data[0], self.data[1 % len(self.data)]])
+            second = 0 if self.equal else 1 % len(self.data)
+            batch = self.objective.collate([self.data[0], self.data[second]])
             self.objective.train_mode(model)
             model(**{k: v.to(self.accelerator.device) for k, v in batch.items()}).loss.backward()
         missing = any(p.requires_grad and p.grad is None for p in model.parameters())
@@ -276,11 +295,15 @@ class _Loop:
             epoch=self.progress.epoch,
             lengths=self.lengths,
         )
+        equal, size = self.equal, self.config.gradient_accumulation_steps
+        parts = [[b] if equal is None else equal_parts(b, equal) for b in batches_of_all]
+        windows = [list(chain(*parts[i : i + size])) for i in range(0, len(parts), size)]
+        done = self.progress.batches_done
         shares = split_batches(
-            batches_of_all,
+            list(chain(*windows)),
             rank=self.accelerator.process_index,
             num_processes=self.accelerator.num_processes,
-        )[self.progress.batches_done :]
+        )[done:]
         batches = load_batches(
             self.data,
             shares,
@@ -288,14 +311,10 @@ class _Loop:
             device=self.accelerator.device,
             num_workers=self.config.num_workers,
         )
-        window: list[tuple[Share, Batch]] = []
-        for share, batch in zip(shares, batches, strict=True):
-            window.append((share, batch))
-            if len(window) == self.config.gradient_accumulation_steps:
-                yield window
-                window = []
-        if window:
-            yield window
+        pairs = zip(shares, batches, strict=True)
+        for end, window in zip(accumulate(map(len, windows)), windows, strict=True):
+            if end > done:
+                yield list(islice(pairs, len(window)))
 
     def optimizer_step(self, window: list[tuple[Share, Batch]]) -> None:
         accelerator = self.accelerator

@@ -1,5 +1,6 @@
 """A few training samples on which two ways through a model are compared before one is trusted."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,18 +18,21 @@ class Reading:
     Attributes:
         lengths: of every sample of a split; None where all are alike.
         predictions: of the model's output: (batch, ...).
+        equal_lengths: whether only samples of one length share a batch.
     """
 
     collate: Collate
     lengths: Callable[[Any], Sequence[int] | None]
     predictions: Callable[[Any, Batch], Tensor]
     batch_size: int  # of forward passes without gradients
+    equal_lengths: bool = False
 
 
 class Probe:
     """Some samples of ``train``, the longest first and the shortest last.
 
-    The model goes to ``device`` and into eval mode.
+    Where only samples of one length share a batch, some of the most frequent length. The model goes
+    to ``device`` and into eval mode.
     """
 
     def __init__(
@@ -56,6 +60,9 @@ class Probe:
         count, lengths = len(self.train), self.lengths
         if lengths is None:
             return list(range(min(3, count)))
+        if self.reading.equal_lengths:
+            usual, _ = Counter(lengths).most_common(1)[0]
+            return [index for index in range(count) if lengths[index] == usual][:3]
         order = sorted(range(count), key=lambda index: -lengths[index])
         return sorted({order[0], order[count // 2], order[-1]}, key=lambda i: -lengths[i])
 

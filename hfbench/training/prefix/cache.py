@@ -196,7 +196,7 @@ class _Prefix:
                 self.reading.collate,
                 batch_size=self.reading.batch_size,
                 lengths=self.lengths[name],
-                slack=SLACK if self._position_per_token() else 0.0,
+                slack=SLACK if self._may_differ() else 0.0,
                 accelerator=self.accelerator,
                 title=name,
                 seconds_before=seconds_before,
@@ -204,9 +204,11 @@ class _Prefix:
         if problem is not None:
             raise _DeclinedError(f"it cannot be stored: {problem}")
 
-    def _position_per_token(self) -> bool:
+    def _may_differ(self) -> bool:
         """Whether a sample has as many positions as tokens, so that padding is told apart."""
         lengths = self.lengths["train"]
+        if self.reading.equal_lengths:
+            return False
         return lengths is not None and self.positions == lengths[self.probe.indices[0]]
 
     def _open(self, name: str, key: str, stack: ExitStack) -> StoredSamples:

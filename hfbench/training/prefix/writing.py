@@ -10,7 +10,13 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
-from hfbench.training.batching import Collate, SampleSource, Share, load_batches
+from hfbench.training.batching import (
+    Collate,
+    SampleSource,
+    Share,
+    like_batches,
+    load_batches,
+)
 from hfbench.training.prefix import store
 from hfbench.training.prefix.cut import Cut
 from hfbench.training.progress import progress_options
@@ -41,7 +47,7 @@ def write_entry(
     if folder is None:
         return refusal
     rank, processes = accelerator.process_index, accelerator.num_processes
-    batches = alike_batches(len(samples), batch_size, lengths, slack=slack)
+    batches = like_batches(len(samples), batch_size, lengths, slack=slack)
     mine = [Share(indices) for indices in batches[rank::processes]]
     trimmed = bool(slack) and cut.rows_have_length
     problem: str | None = None
@@ -90,27 +96,6 @@ def _agreed(act: Callable[[], Path], main: bool) -> tuple[Path | None, str | Non
             found = [(None, f"{store.entries_folder()}: {error.strerror or error}")]
     broadcast_object_list(found)
     return found[0]
-
-
-def alike_batches(
-    count: int, batch_size: int, lengths: Sequence[int] | None, *, slack: float
-) -> list[tuple[int, ...]]:
-    """Every one of ``range(count)`` once, the longest first.
-
-    None of a batch is shorter than its longest by more than the share ``slack``.
-    """
-    if lengths is None:
-        lengths = [1] * count
-    batches: list[list[int]] = []
-    for index in sorted(range(count), key=lambda index: -lengths[index]):
-        if (
-            not batches
-            or len(batches[-1]) == batch_size
-            or lengths[index] < (1 - slack) * lengths[batches[-1][0]]
-        ):
-            batches.append([])
-        batches[-1].append(index)
-    return [tuple(batch) for batch in batches]
 
 
 def all_agree(accelerator: Accelerator, yes: bool) -> bool:
