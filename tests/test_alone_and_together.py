@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import nn
 
 from hfbench.config import load_config
 from hfbench.data.tokens import Side, TokenSamples
+from hfbench.errors import UserError
 from hfbench.run import run
 from hfbench.tasks import make_task
 from hfbench.tasks.text_classification import TextClassification
@@ -136,6 +138,32 @@ def test_measuring_leaves_mode_and_chance_alone(tiny_bert: Path) -> None:
     task.settle_padding(model, [samples_of(task)], lambda side: side)
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
+
+
+class _Particular(nn.Module):
+    """Reads what has no more than ``rows`` rows."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.rows, self.weight = rows, nn.Parameter(torch.ones(1))
+
+    def forward(self, input_ids: torch.Tensor, **_: Any) -> Any:
+        if len(input_ids) > self.rows:
+            raise ValueError("too many")
+        return SimpleNamespace(logits=input_ids[:, :3].float())
+
+
+def test_a_network_that_reads_no_padded_batch_gets_none(tiny_bert: Path) -> None:
+    task = task_for(tiny_bert)
+    note = task.settle_padding(_Particular(1), [samples_of(task)], lambda side: side)
+    assert task.equal_lengths
+    assert "nothing is padded" in str(note)
+
+
+def test_a_network_that_reads_nothing_is_refused(tiny_bert: Path) -> None:
+    task = task_for(tiny_bert)
+    with pytest.raises(UserError, match=r"_Particular cannot read a sample.*ValueError: too many"):
+        task.settle_padding(_Particular(0), [samples_of(task)], lambda side: side)
 
 
 def test_the_measured_side_is_that_of_all_processes(tiny_bert: Path) -> None:

@@ -2,17 +2,22 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from datasets import Dataset
 from language_runs import settings
+from tokenizers.normalizers import Replace
+from tokenizers.processors import TemplateProcessing
 
 from hfbench.config import DataConfig, RunConfig, parse_strategy
-from hfbench.data.packing import complete, pack
+from hfbench.data.framing import Frame, frame_of
+from hfbench.data.packing import complete, pack, tokens_to_predict
 from hfbench.data.texts import load_texts
 from hfbench.data.tokens import IGNORED, Padding
 from hfbench.errors import UserError
@@ -57,6 +62,39 @@ def test_blocks_predict_every_token_once(max_length: int, blocks: list[list[int]
     assert [samples[i]["input_ids"] for i in range(len(samples))] == blocks
     assert [samples[i]["labels"] for i in range(len(samples))] == blocks
     assert [token for block in blocks for token in block[1:]] == [5, 6, 7, 0, 8, 0]
+
+
+@pytest.mark.parametrize(
+    ("max_length", "blocks"),
+    [
+        (3, [[1, 5, 6], [1, 7, 0], [1, 8, 0]]),
+        (4, [[1, 5, 6, 7], [1, 0, 1, 8], [1, 0]]),
+        (5, [[1, 5, 6, 7, 0], [1, 8, 0]]),
+        (9, [[1, 5, 6, 7, 0, 1, 8, 0]]),
+    ],
+)
+def test_documents_and_blocks_begin_as_the_tokenizer_begins_a_text(
+    max_length: int, blocks: list[list[int]]
+) -> None:
+    samples = pack([[5, 6, 7], [8]], end=0, before=[1], max_length=max_length, padding=PADDING)
+    assert [samples[i]["input_ids"] for i in range(len(samples))] == blocks
+    labels = [samples[i]["labels"] for i in range(len(samples))]
+    assert labels == [[IGNORED if t == 1 else t for t in block] for block in blocks]
+    assert [t for block in labels for t in block if t != IGNORED] == [5, 6, 7, 0, 8, 0]
+    assert tokens_to_predict(samples) == 6
+
+
+def test_a_beginning_of_several_tokens_counts_for_the_length() -> None:
+    samples = pack([[5, 6, 7], [8]], end=0, before=[1, 2], max_length=4, padding=PADDING)
+    blocks = [samples[i]["input_ids"] for i in range(len(samples))]
+    assert blocks == [[1, 2, 5, 6], [1, 2, 7, 0], [1, 2, 8, 0]]
+
+
+def test_an_end_that_is_also_a_beginning_stands_once_between_documents() -> None:
+    """As OPT and BioGPT have it; their blocks begin with it, too."""
+    samples = pack([[5, 6, 7], [8]], end=0, before=[0], max_length=4, padding=PADDING)
+    assert [samples[i]["input_ids"] for i in range(len(samples))] == [[0, 5, 6, 7], [0, 0, 8, 0]]
+    assert samples[1]["labels"] == [IGNORED, 0, 8, 0]
 
 
 def test_a_limit_keeps_whole_blocks() -> None:
@@ -117,6 +155,103 @@ def test_what_is_too_long_is_cut_before_the_separator(tiny_gpt2: Path, tmp_path:
         "validation: 1 of 1 prompts were cut to fit",
         "test: 1 of 1 prompts were cut to fit",
     ]
+
+
+@pytest.fixture
+def beginning_gpt2(tiny_gpt2: Path, tmp_path: Path) -> Path:
+    """The tiny GPT-2 with a tokenizer whose call puts <bos> in front, as Gemma's does."""
+    folder = tmp_path / "beginning"
+    shutil.copytree(tiny_gpt2, folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_gpt2)
+    bos = tokenizer.convert_tokens_to_ids("Z")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="Z $A", pair="Z $A $B", special_tokens=[("Z", bos)]
+    )
+    file = Path(folder, "tokenizer.json")
+    file.write_text(tokenizer.backend_tokenizer.to_str())
+    values = json.loads(Path(folder, "tokenizer_config.json").read_text())
+    values |= {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "Z"}
+    Path(folder, "tokenizer_config.json").write_text(json.dumps(values))
+    loaded = transformers.AutoTokenizer.from_pretrained(folder)
+    assert loaded("a")["input_ids"][0] == bos == loaded.bos_token_id
+    return folder
+
+
+def test_texts_prompts_and_what_is_to_be_continued_begin_with_bos(
+    beginning_gpt2: Path, book: Path, pairs: Path
+) -> None:
+    task, found = prepared_task(settings(beginning_gpt2, book))
+    (bos,) = task.before
+    for split in (found.train, found.validation, found.test):
+        assert all(split[i]["input_ids"][0] == bos for i in range(len(split)))
+        assert tokens_to_predict(split) == sum(
+            len(split[i]["labels"]) - 1 for i in range(len(split))
+        )
+    assert (
+        "texts and blocks of texts begin with Z, as the tokenizer puts it" in found.summary["notes"]
+    )
+    task, found = prepared_task(settings(beginning_gpt2, pairs, "data.max_length=32"))
+    for i in range(len(found.train)):
+        sample = found.train[i]
+        assert (sample["input_ids"][0], sample["labels"][0]) == (bos, IGNORED)
+        assert sample["input_ids"].count(bos) == 1
+    assert all(prompt[0] == bos for prompt, _ in task.to_write)
+    prompts = task.features(Dataset.from_dict({"text": ["the cat", "a"]}), "input", keep=False)
+    assert [prompts[i]["input_ids"][0] for i in range(2)] == [bos, bos]
+
+
+def test_a_tokenizer_that_puts_nothing_in_front_stays_as_it_is(tiny_gpt2: Path, book: Path) -> None:
+    task, found = prepared_task(settings(tiny_gpt2, book))
+    assert task.before == ()
+    assert not any("begin with" in note for note in found.summary["notes"])
+    prompts = task.features(Dataset.from_dict({"text": ["the cat"]}), "input", keep=False)
+    assert prompts[0]["input_ids"] == task.processor("the cat")["input_ids"]
+
+
+def test_what_stands_around_a_text_is_the_tokenizers(tiny_bert: Path, tiny_gpt2: Path) -> None:
+    bert = transformers.AutoTokenizer.from_pretrained(tiny_bert)
+    assert frame_of(bert) == Frame((bert.cls_token_id,), (bert.sep_token_id,))
+    assert frame_of(transformers.AutoTokenizer.from_pretrained(tiny_gpt2)) == Frame()
+
+
+def test_a_split_without_a_token_to_predict_is_refused(
+    tiny_gpt2: Path, pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task(settings(tiny_gpt2, pairs))
+    monkeypatch.setattr(task, "_completions", lambda *_: complete([[5]], [[]], PADDING))
+    with pytest.raises(UserError, match=r"train has no token to predict: .*data.max_length=16"):
+        task.prepare_data()
+
+
+@pytest.mark.parametrize("prompts", [["\u200b"] * 3, ["\u200b", "the cat", "\u200b"]])
+def test_rows_of_which_the_tokenizer_makes_nothing(
+    prompts: list[str], tiny_gpt2: Path, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(tiny_gpt2, checkpoint)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_gpt2)
+    tokenizer.backend_tokenizer.normalizer = Replace("\u200b", "")
+    Path(checkpoint, "tokenizer.json").write_text(tokenizer.backend_tokenizer.to_str())
+    values = json.loads(Path(checkpoint, "tokenizer_config.json").read_text())
+    values["tokenizer_class"] = "PreTrainedTokenizerFast"
+    Path(checkpoint, "tokenizer_config.json").write_text(json.dumps(values))
+    for split in ("train", "validation", "test"):
+        rows = [{"prompt": prompt, "completion": "runs"} for prompt in prompts]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task = make_task(settings(checkpoint, tmp_path))
+    if set(prompts) == {"\u200b"}:
+        with pytest.raises(UserError, match="gives no token for any text of train"):
+            task.prepare_data()
+        return
+    found = task.prepare_data()
+    assert [len(split) for split in (found.train, found.validation, found.test)] == [1, 1, 1]
+    note = "test: 2 rows of which the tokenizer makes no token were left out"
+    assert note in found.summary["notes"]
+    rows = Dataset.from_dict({"text": prompts})
+    with pytest.raises(UserError, match="makes no token to go on from"):
+        cast(
+            CausalLM, prepared_task(settings(checkpoint, tmp_path, 'data.separator=""'))[0]
+        ).features(rows, "input", keep=False)
 
 
 # -- how well ---------------------------------------------------------------------------------

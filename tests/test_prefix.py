@@ -82,17 +82,22 @@ def test_checkpointed_training_from_the_first_block_on_is_equal_too(trained: Any
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
-def test_texts_padded_on_the_left_are_computed_in_every_step(
+def test_a_tokenizer_that_pads_on_the_left_is_turned_to_the_right(
     tiny_bert: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is stored has no padding, so that it would stand where the padding is."""
+    """What is stored has no padding, so that on the left it would stand where the padding is."""
     checkpoint = shutil.copytree(tiny_bert, tmp_path / "left")
     settings = json.loads((checkpoint / "tokenizer_config.json").read_text())
     settings["padding_side"] = "left"
     (checkpoint / "tokenizer_config.json").write_text(json.dumps(settings))
     arguments = overrides(checkpoint, texts, tmp_path / "run", "strategy=last_2")
-    assert run(load_config(None, arguments, task="text_classification")).prefix is None
-    assert "frozen prefix: computed in every step" in capsys.readouterr().out
+    result = run(load_config(None, arguments, task="text_classification"))
+    assert result.prefix is not None
+    assert "note: texts are padded on the right (the tokenizer: on the left)" in (
+        capsys.readouterr().out
+    )
+    saved = json.loads((tmp_path / "run" / "model" / "tokenizer_config.json").read_text())
+    assert saved["padding_side"] == "right"
 
 
 def test_later_runs_read_what_earlier_ones_stored(

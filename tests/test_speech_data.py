@@ -22,8 +22,8 @@ def test_the_vocabulary_and_the_spelling_are_said(tiny_wav2vec2: Path, speech: P
     assert data.summary["columns"] == {"audio": "audio", "transcript": "transcript"}
     assert data.summary["notes"] == [
         "vocabulary: 5 tokens, made of the training transcripts",  # [PAD] [UNK] | a b
-        "transcripts: Unicode NFKC, lower case, dashes and hyphens are spaces, other punctuation "
-        "and symbols removed",
+        "transcripts: Unicode NFKC, lower case, dashes and hyphens are spaces, other "
+        "punctuation, symbols and invisible characters removed",
     ]
     # "ba" for "b a": one word is wrong, one is missing.
     words, together = np.array([[4, 2, 3]]), np.array([[4, 3, -100]])
@@ -39,7 +39,7 @@ def test_characters_of_test_that_train_lacks_are_counted(
     folder = changed_row(speech, tmp_path, "test", 2, transcript="a, zz")
     data = task_of(config_of(tiny_wav2vec2, folder)).prepare_data()
     assert data.summary["notes"][-1] == (
-        "2 characters of test are not in the vocabulary and count as errors: z 2"
+        "2 characters of test (12.5 %) are not in the vocabulary and count as errors: z 2"
     )
 
 

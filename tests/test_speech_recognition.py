@@ -191,7 +191,7 @@ def test_a_checkpoint_keeps_its_own_vocabulary_and_head(
     data = task.prepare_data()
     assert data.summary["notes"][0] == "vocabulary: 5 tokens, the checkpoint's"
     assert data.summary["notes"][2] == (
-        "1 characters of train are not in the vocabulary and count as errors: c 1"
+        "1 characters of train (1.19 %) are not in the vocabulary and count as errors: c 1"
     )
     assert task.build_model(data).new_parameters == set()
 

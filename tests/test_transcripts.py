@@ -26,6 +26,18 @@ def test_transcripts_have_one_spelling(case: str, kept: str, expected: str) -> N
     assert normalise(text, case=case, kept=kept) == expected
 
 
+@pytest.mark.parametrize("invisible", ["\ufeff", "\u200b", "\u00ad", "\u2060", "\u200f"])
+def test_invisible_characters_are_no_part_of_a_transcript(invisible: str) -> None:
+    text = f"{invisible}co{invisible}de {invisible} a"
+    assert normalise(text, case="lower", kept="'") == "code a"
+    assert "invisible characters" in alphabet("abc").rules
+
+
+@pytest.mark.parametrize("joiner", ["\u200c", "\u200d"])
+def test_joiners_that_make_other_words_stay(joiner: str) -> None:
+    assert normalise(f"می{joiner}خواهم", case="any", kept="") == f"می{joiner}خواهم"
+
+
 def test_a_vocabulary_holds_the_characters_of_the_transcripts() -> None:
     assert make_vocabulary(["be a", "ab'"]) == {
         "[PAD]": 0, "[UNK]": 1, "|": 2, "'": 3, "a": 4, "b": 5, "e": 6

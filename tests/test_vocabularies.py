@@ -108,7 +108,7 @@ def test_without_an_unknown_token_unknown_characters_are_left_out(
     splits = task.prepare_data()
     samples = [s[i] for s in (splits.train, splits.validation, splits.test) for i in range(len(s))]
     assert sorted(sample["labels"] for sample in samples) == [[2, -100, -100]] + [[2, 1, 2]] * 9
-    note = "1 characters of train are not in the vocabulary and are left out: B 1"
+    note = "1 characters of train (4.35 %) are not in the vocabulary and are left out: B 1"
     assert note in splits.summary["notes"]
     rows[0] = {**data, "transcript": "bb"}
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))

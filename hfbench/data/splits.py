@@ -150,7 +150,8 @@ def describe(summary: Mapping[str, Any]) -> str:
     skipped = sum(summary["bad_rows"].values())
     if skipped:
         lines.append(f"skipped: {skipped:,} rows that cannot be used, listed in {BAD_ROWS_FILE}")
-    return "\n".join([*lines, *(f"note: {note}" for note in summary["notes"])])
+    notes = (n if n.startswith("warning:") else f"note: {n}" for n in summary["notes"])
+    return "\n".join([*lines, *notes])
 
 
 def _describe_labels(summary: Mapping[str, Any]) -> str:

@@ -12,6 +12,9 @@ from hfbench.errors import UserError
 PAD, UNKNOWN, DELIMITER = "[PAD]", "[UNK]", "|"
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # what references hold where the vocabulary has no token
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u2018\u02bc\u0060\u00b4", "'"))
+# Of no width: soft hyphen, space, no-break space (byte order mark), word joiner, direction marks.
+# The joiners U+200C and U+200D stay: words in Persian and Hindi are other words without them.
+_INVISIBLE = dict.fromkeys(map(ord, "\u00ad\u200b\u200e\u200f\u2060\ufeff"), None)
 _FRACTION_SLASH = "\u2044"
 _PUNCTUATION = ("P", "S")  # first letters of Unicode's categories
 
@@ -120,8 +123,8 @@ class Alphabet:
         """The normalisation in words."""
         kept = f" except {' '.join(self.kept_punctuation)}" if self.kept_punctuation else ""
         return (
-            f"Unicode NFKC, {self.case} case, dashes and hyphens are spaces, other punctuation and "
-            f"symbols removed{kept}"
+            f"Unicode NFKC, {self.case} case, dashes and hyphens are spaces, other punctuation, "
+            f"symbols and invisible characters removed{kept}"
         )
 
 
@@ -130,10 +133,12 @@ def normalise(text: str, *, case: str, kept: str) -> str:
 
     Unicode NFKC; typographic apostrophes as ``'``; ``case`` is lower or upper, or nothing changes;
     dashes become spaces and other punctuation and symbols go, except the characters in ``kept``;
+    invisible characters go (soft hyphens, zero-width spaces, marks of byte order and direction);
     single spaces. Of a fraction in one character both numbers stay, as two words.
     """
     # NFKC makes a space and an accent of the apostrophe \u00b4, and an apostrophe of \u0149.
     text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES)).translate(_APOSTROPHES)
+    text = text.translate(_INVISIBLE)
     text = text.replace(_FRACTION_SLASH, " ")
     text = {"lower": text.lower, "upper": text.upper}.get(case, lambda: text)()
     letters = (

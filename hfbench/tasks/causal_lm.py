@@ -1,6 +1,7 @@
 """Causal language modelling: the next token of a text, or of a completion that follows a prompt."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,9 +14,11 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from hfbench.data.packing import complete, pack
+from hfbench.data.framing import frame_of
+from hfbench.data.packing import complete, pack, tokens_to_predict
 from hfbench.data.texts import limit_of, load_texts
-from hfbench.data.tokens import IGNORED, Padding, TokenSamples
+from hfbench.data.tokens import IGNORED, Integers, Padding, TokenSamples
+from hfbench.data.unreadable_texts import Reader, no_tokens
 from hfbench.errors import UserError
 from hfbench.models import adapted, loading
 from hfbench.models.vocabulary import check_vocabulary
@@ -64,21 +67,37 @@ class CausalLM(PredictingTask):
         self.max_length = self.config.data.max_length
         if self.positions is not None:
             self.max_length = min(self.max_length, self.positions)
-        if self.max_length < 2:
-            raise UserError(f"data.max_length={self.max_length} must be at least 2 tokens")
         self.end: int = tokenizer.eos_token_id
+        self.before = frame_of(tokenizer).before
+        least = 1 + max(1, len(self.before))
+        if self.max_length < least:
+            raise UserError(f"data.max_length={self.max_length} must be at least {least} tokens")
         return tokenizer
 
     def prepare_data(self) -> TaskData:
         loading.require_task(self.config.model, self.name)
         self.processor = self.load_processor()  # first: a wrong checkpoint fails at once
         splits = load_texts(self.config.data)
-        summary = dict(splits.summary)
-        samples = {
-            role: self._samples(getattr(splits, role), role, summary["notes"])
-            for role in ("train", "validation", "test")
-        }
+        summary, shares = dict(splits.summary), {}
+        samples: dict[str, TokenSamples] = {}
+        notes: list[str] = summary["notes"]
+        for role in ("train", "validation", "test"):
+            rows, tokens = self._readable(getattr(splits, role), role, notes)
+            shares[role] = self.reader.unknown_share(_joined(tokens.values()))
+            make = self._completions if "completion" in tokens else self._blocks
+            samples[role] = make(rows, tokens, role, notes)
+            if tokens_to_predict(samples[role]) == 0:
+                raise UserError(
+                    f"{role} has no token to predict: its {len(rows):,} texts are empty for the "
+                    f"tokenizer, or cut to nothing by data.max_length={self.max_length}; raise "
+                    "that, or take longer texts"
+                )
+        if self.before:
+            begin = "".join(self.processor.convert_ids_to_tokens(list(self.before)))
+            notes.append(f"texts and blocks of texts begin with {begin}, as the tokenizer puts it")
+        notes.extend(self.reader.describe(shares))
         summary |= {role: len(split) for role, split in samples.items()}
+        summary["unknown_tokens"] = shares
         return TaskData(
             train=samples["train"],
             validation=samples["validation"],
@@ -87,12 +106,40 @@ class CausalLM(PredictingTask):
             summary=summary,
         )
 
-    def _samples(self, rows: Dataset, role: str, notes: list[str]) -> TokenSamples:
-        if "completion" in rows.column_names:
-            return self._completions(rows, role, notes)
+    @property
+    def reader(self) -> Reader:
+        return Reader.of(self.processor)
+
+    def _readable(
+        self, rows: Dataset, role: str, notes: list[str]
+    ) -> tuple[Dataset, dict[str, list[list[int]]]]:
+        """The rows of which the tokenizer makes something, and the tokens of their columns.
+
+        Raises UserError where there is none.
+        """
+        texts = {name: rows[name][:] for name in rows.column_names}
+        if "completion" in texts:
+            _, space = self._separator()
+            texts["completion"] = [space + text for text in texts["completion"]]
+        tokens = {name: self._tokens(column) for name, column in texts.items()}
+        good = [row for row in range(len(rows)) if all(column[row] for column in tokens.values())]
+        if not good:
+            raise no_tokens(self.config.model.checkpoint, role, rows["text"][0])
+        if len(good) == len(rows):
+            return rows, tokens
+        notes.append(
+            f"{role}: {len(rows) - len(good):,} rows of which the tokenizer makes no token were "
+            "left out"
+        )
+        return rows.select(good), {n: [column[row] for row in good] for n, column in tokens.items()}
+
+    def _blocks(
+        self, rows: Dataset, tokens: Mapping[str, list[list[int]]], role: str, notes: list[str]
+    ) -> TokenSamples:
         samples = pack(
-            self._tokens(rows["text"][:]),
+            tokens["text"],
             end=self.end,
+            before=self.before,
             max_length=self.max_length,
             padding=self.padding,
             limit=limit_of(role, self.config.data),
@@ -100,32 +147,31 @@ class CausalLM(PredictingTask):
         of = "one text" if len(rows) == 1 else f"{len(rows):,} texts"
         notes.append(
             f"{role}: {len(samples):,} blocks of {self.max_length} tokens from {of}, "
-            f"{sum(samples.lengths()) - len(samples):,} tokens to predict"
+            f"{tokens_to_predict(samples):,} tokens to predict"
         )
         return samples
 
-    def _completions(self, rows: Dataset, role: str, notes: list[str]) -> TokenSamples:
+    def _completions(
+        self, rows: Dataset, tokens: Mapping[str, list[list[int]]], role: str, notes: list[str]
+    ) -> TokenSamples:
         """Prompt, separator, completion and end token; what is too long is cut.
 
         Of a completion its end, then of a prompt its end, before the separator.
         """
-        (separator,), space = self._separator()
-        room = self.max_length - len(separator)
+        (separator,), _ = self._separator()
+        room = self.max_length - len(separator) - len(self.before)
         if room < 2:
             raise UserError(
                 f"data.separator={self.config.data.separator!r} takes {len(separator)} of the "
                 f"data.max_length={self.max_length} tokens: nothing is left for the texts"
             )
-        prompts = self._tokens(rows["text"][:])
+        prompts = tokens["text"]
         if role == "test":
             longest, count = self._longest_to_write(separator), self.config.generation.max_samples
-            starts = [[*prompt[:longest], *separator] for prompt in prompts[:count]]
+            starts = [[*self.before, *prompt[:longest], *separator] for prompt in prompts[:count]]
             self.to_write = tuple(zip(starts, rows["completion"][:count], strict=True))
-        completions = [
-            [*tokens, self.end]
-            for tokens in self._tokens([space + text for text in rows["completion"][:]])
-        ]
-        cut = [tokens[: room - 1] for tokens in completions]
+        completions = [[*completion, self.end] for completion in tokens["completion"]]
+        cut = [completion[: room - 1] for completion in completions]
         shortened = [
             prompt[: room - len(completion)]
             for prompt, completion in zip(prompts, cut, strict=True)
@@ -136,17 +182,19 @@ class CausalLM(PredictingTask):
         ):
             if count := sum(len(a) > len(b) for a, b in zip(before, after, strict=True)):
                 notes.append(f"{role}: {count:,} of {len(rows):,} {kind} were cut to fit")
-        return complete([[*prompt, *separator] for prompt in shortened], cut, self.padding)
+        whole = [[*self.before, *prompt, *separator] for prompt in shortened]
+        return complete(whole, cut, self.padding)
 
     def _longest_to_write(self, separator: list[int]) -> int:
         """How many tokens of a prompt are read where its completion is to be written.
 
         The same for every completion, as that is not known, and with room for a whole one.
         """
-        new, longest = self.config.generation.max_new_tokens, self.max_length - len(separator)
+        new, around = self.config.generation.max_new_tokens, len(self.before) + len(separator)
+        longest = self.max_length - around
         if self.positions is None:
             return longest
-        left = self.positions - new - len(separator)
+        left = self.positions - new - around
         if left < 1:
             raise UserError(
                 f"generation.max_new_tokens={new} and data.separator="
@@ -178,10 +226,13 @@ class CausalLM(PredictingTask):
 
     def features(self, rows: Dataset, title: str, *, keep: bool) -> Samples:
         """Prompts to be continued: ``input_ids`` and ``attention_mask``, padded on the left."""
-        prompts = self._tokens(rows["text"][:])
+        separator: list[int] = []
         if self.config.data.completion_column is not None:
             (separator,), _ = self._separator()
-            prompts = [[*prompt, *separator] for prompt in prompts]
+        prompts = [[*self.before, *p, *separator] for p in self._tokens(rows["text"][:])]
+        if not all(prompts):
+            text = rows["text"][prompts.index([])]
+            raise UserError(f"{title}: of {text!r} the tokenizer makes no token to go on from")
         longest = max(map(len, prompts))
         if self.positions is not None and longest >= self.positions:
             raise UserError(
@@ -321,6 +372,12 @@ class CausalLM(PredictingTask):
             texts = [text.strip(" ") for text in texts]
         rows = [texts[i : i + count] for i in range(0, len(texts), count)]
         return [tuple(Candidate(text) for text in row) for row in rows]
+
+
+def _joined(columns: Iterable[list[list[int]]]) -> Integers:
+    """All tokens of all texts."""
+    every = chain.from_iterable(chain.from_iterable(columns))
+    return np.fromiter(every, dtype=np.int64)
 
 
 def _parts(to_write: Sequence[tuple[list[int], str]]) -> list[list[tuple[list[int], str]]]:

@@ -42,7 +42,7 @@ def read_splits(splits: Splits, modality: Modality, read: Read, bad: BadRows) ->
         unreadable: Unreadable = {}
         samples[role] = read(rows[role], role, unreadable)
         for index, reason in unreadable.items():
-            path = media_path(rows[role][index][modality])
+            path = None if modality == "text" else media_path(rows[role][index][modality])
             bad.add(origin.split, origin.rows[index], reason, file=path)
         if unreadable:
             good = np.setdiff1d(np.arange(len(rows[role])), list(unreadable))

@@ -31,6 +31,7 @@ from hfbench.data.transcripts import (
     make_vocabulary,
     normalise,
 )
+from hfbench.data.unreadable_texts import MUCH
 from hfbench.error_rates import error_rates
 from hfbench.errors import UnreadableError, UserError
 from hfbench.models import adapted, loading
@@ -123,15 +124,16 @@ class SpeechRecognition(AudioTask):
         """What of the transcripts the vocabulary lacks."""
         notes = []
         for name, rows in splits.items():
-            counts: Counter[str] = self.alphabet.unknown_characters(
-                map(self.alphabet.normalise, rows["text"][:])
-            )
+            texts = [self.alphabet.normalise(text) for text in rows["text"][:]]
+            counts: Counter[str] = self.alphabet.unknown_characters(texts)
             if counts:
+                share = counts.total() / sum(map(len, texts))
                 shown = ", ".join(f"{c} {n:,}" for c, n in counts.most_common(SHOWN_CHARACTERS))
                 fate = "are left out" if self.alphabet.unknown is None else "count as errors"
                 notes.append(
-                    f"{counts.total():,} characters of {name} are not in the vocabulary and {fate}"
-                    f": {shown}{', ...' if len(counts) > SHOWN_CHARACTERS else ''}"
+                    f"{'warning: ' if share > MUCH else ''}{counts.total():,} characters of {name} "
+                    f"({100 * share:.3g} %) are not in the vocabulary and {fate}: {shown}"
+                    f"{', ...' if len(counts) > SHOWN_CHARACTERS else ''}"
                 )
         return notes
 

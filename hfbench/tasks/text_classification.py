@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import datasets
+import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
@@ -12,8 +13,9 @@ from transformers import AutoModelForSequenceClassification
 
 from hfbench.data.cropping import Facts, describe_texts, text_facts, whole_lengths
 from hfbench.data.media import Unreadable
-from hfbench.data.tokens import Padding, Side, TokenSamples
-from hfbench.errors import UserError
+from hfbench.data.tokens import Integers, Padding, Side, TokenSamples
+from hfbench.data.unreadable_texts import Reader, no_tokens
+from hfbench.errors import UnreadableError, UserError
 from hfbench.models import loading
 from hfbench.models.vocabulary import check_vocabulary
 from hfbench.tasks.base import Agree, BuiltModel, Samples, TaskData
@@ -23,6 +25,7 @@ from hfbench.training.padding import harmless_side
 
 WHOLE_LENGTH = "tokens before it was cut"  # a column of tokenised texts
 QUIET_BELOW_SAMPLES = 20_000  # tokenised within seconds: no progress bar
+SIDES: tuple[Side, ...] = ("right", "left")  # the first that is harmless is used
 
 
 class TextClassification(ClassificationTask):
@@ -76,7 +79,8 @@ class TextClassification(ClassificationTask):
     ) -> Samples:
         """``input_ids``, ``attention_mask``, ...: lists of at most ``max_length`` tokens.
 
-        No text is unreadable.
+        A text of which the tokenizer makes no token cannot be read; if it is so with all of them,
+        that is an error.
         """
         texts = [name for name in ("text", "text_pair") if name in rows.column_names]
         tokenizer, max_length = self.processor, self.max_length
@@ -97,13 +101,50 @@ class TextClassification(ClassificationTask):
         finally:
             if bars:
                 datasets.enable_progress_bars()
-        whole = tokenized[WHOLE_LENGTH][:]
-        samples = TokenSamples.of_dataset(tokenized.remove_columns(WHOLE_LENGTH), self.padding)
+        good = self._readable(rows, tokenized, title, unreadable)
+        whole = good[WHOLE_LENGTH][:]
+        samples = TokenSamples.of_dataset(good.remove_columns(WHOLE_LENGTH), self.padding)
         samples.facts = text_facts(whole, samples.lengths())
         return samples
 
+    def _readable(
+        self, rows: Dataset, tokenized: Dataset, title: str, unreadable: Unreadable | None
+    ) -> Dataset:
+        """Without the texts that have no token, which are an error or go to ``unreadable``."""
+        samples = TokenSamples.of_dataset(tokenized.remove_columns(WHOLE_LENGTH), self.padding)
+        counts = self.reader.of_texts(self._tokens(samples), samples.offsets)
+        empty = np.flatnonzero(counts == 0)
+        if len(empty) == 0:
+            return tokenized
+        if len(empty) == len(samples):
+            raise no_tokens(self.config.model.checkpoint, title, rows["text"][0])
+        for row in empty.tolist():
+            if unreadable is None:
+                name = f"{title} row {row}"
+                raise UnreadableError(name, f"{rows['text'][row]!r}, which has no token")
+            unreadable[row] = f"no token in {rows['text'][row]!r}"
+        return tokenized.select(np.flatnonzero(counts))
+
     def describe_inputs(self, facts: Facts, summary: dict[str, Any]) -> None:
         describe_texts(facts, summary, max_length=self.max_length, limit=self.limit)
+
+    def prepare_data(self) -> TaskData:
+        data = super().prepare_data()
+        splits = {"train": data.train, "validation": data.validation, "test": data.test}
+        shares = {
+            role: self.reader.unknown_share(self._tokens(cast(TokenSamples, split)))
+            for role, split in splits.items()
+        }
+        data.summary["unknown_tokens"] = shares
+        data.summary["notes"].extend(self.reader.describe(shares))
+        return data
+
+    @property
+    def reader(self) -> Reader:
+        return Reader.of(self.processor)
+
+    def _tokens(self, samples: TokenSamples) -> Integers:
+        return samples.features[self.processor.model_input_names[0]]
 
     @property
     def padding(self) -> Padding:
@@ -133,7 +174,7 @@ class TextClassification(ClassificationTask):
             inputs = together.read_batch(range(len(batch)), device)
             return self.predictions(model(**inputs), inputs)
 
-        side: Side | None = agree(harmless_side(model, answers, samples))
+        side: Side | None = agree(harmless_side(model, answers, samples, SIDES))
         self.equal_lengths = side is None
         if side is not None:
             self.processor.padding_side = side
