@@ -57,8 +57,10 @@ def recipe_main(task: str, description: str | None, arguments: Sequence[str] | N
 
     def run_recipe() -> int:
         from hfbench.config import load_config
+        from hfbench.early_checks import check_early
 
         config = load_config(options.config, options.overrides, task=task, say=remark)
+        check_early(config, [config.strategy])
         if options.dry_run:
             with working(LOADING):
                 from hfbench.dry_run import dry_run
@@ -224,6 +226,7 @@ def _compare(options: argparse.Namespace) -> int:
 def _run_and_compare(options: argparse.Namespace, overrides: list[str]) -> int:
     """Run the matrix, then compare exactly its runs, whatever else the folder holds."""
     from hfbench.config import load_config, parse_strategy
+    from hfbench.early_checks import check_early
     from hfbench.matrix import plan_matrix, run_matrix
     from hfbench.record import run_id
     from hfbench.results import load_all
@@ -237,8 +240,10 @@ def _run_and_compare(options: argparse.Namespace, overrides: list[str]) -> int:
     if config.hub.push:
         raise UserError("hub.push belongs to one run: compare, then hfbench push the best folder")
     names = split_strategies(options.strategies or default_strategies(config))
+    strategies = [parse_strategy(name) for name in names]
+    check_early(config, strategies)
     folder = Path(options.output or Path("runs") / Path(options.config).stem)
-    runs = plan_matrix(config, [parse_strategy(name) for name in names], seeds, folder)
+    runs = plan_matrix(config, strategies, seeds, folder)
     failed = run_matrix(runs, debug=options.debug)
     wanted = {run_id(run) for run in runs}
     results = [result for result in load_all(folder) if result.run_id in wanted]

@@ -5,7 +5,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -23,11 +23,16 @@ def build(cls: type[T], values: Mapping[str, Any], prefix: str) -> T:
     for key, value in values.items():
         dotted = f"{prefix}.{key}" if prefix else str(key)
         if key not in hints:
-            close = difflib.get_close_matches(str(key), hints, n=1)
-            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            hint = did_you_mean(str(key), hints)
             raise UserError(f"unknown key {dotted!r}{hint}; known: {', '.join(hints)}")
         kwargs[key] = _convert(value, hints[key], dotted)
     return cls(**kwargs)
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """A clause with the choice that is spelt nearly so; empty where none is."""
+    close = difflib.get_close_matches(word, list(choices), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _convert(value: Any, kind: Any, dotted: str) -> Any:
@@ -45,7 +50,9 @@ def _convert(value: Any, kind: Any, dotted: str) -> Any:
         words = ("yes", "on") if value is True else ("no", "off")  # YAML reads these as booleans
         text = next((w for w in words if w in arguments), value) if type(value) is bool else value
         if text not in arguments:
-            raise UserError(f"{dotted}={value!r} is not one of {', '.join(map(str, arguments))}")
+            choices = [str(argument) for argument in arguments]
+            hint = did_you_mean(str(value), choices)
+            raise UserError(f"{dotted}={value!r} is not one of {', '.join(choices)}{hint}")
         return text
     if origin is tuple:
         if not isinstance(value, (list, tuple)):

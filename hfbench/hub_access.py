@@ -15,6 +15,7 @@ import httpx2
 from huggingface_hub import constants, errors
 from safetensors import SafetensorError
 
+from hfbench.conversion import did_you_mean
 from hfbench.errors import HubUnreachableError, UserError
 
 BUNDLED = "bundled/"  # before the names of what the package holds
@@ -50,7 +51,8 @@ def bundled_name(name: str, *, key: str, choices: Collection[str]) -> str | None
         return None
     if name.removeprefix(BUNDLED) not in choices:
         known = ", ".join(BUNDLED + choice for choice in choices)
-        raise UserError(f"{key}={name!r} is not bundled; choose: {known}")
+        hint = did_you_mean(name, [BUNDLED + choice for choice in choices])
+        raise UserError(f"{key}={name!r} is not bundled{hint}; choose: {known}")
     return name.removeprefix(BUNDLED)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
 from hfbench.config import OptimizerName, StrategyConfig
+from hfbench.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,8 +60,10 @@ def add_plan_parser(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--optimizer", choices=get_args(OptimizerName), default="adamw")
     parser.add_argument("--gradient-checkpointing", action="store_true")
-    parser.add_argument("--samples", type=int, default=1000, metavar="N", help="to train on")
-    parser.add_argument("--epochs", type=int, default=3, metavar="N")
+    parser.add_argument(
+        "--samples", type=int, metavar="N", help="to train on, for times (default 1000)"
+    )
+    parser.add_argument("--epochs", type=int, metavar="N", help="for times (default 3)")
     parser.add_argument("--processes", type=int, default=1, metavar="N")
     parser.add_argument(
         "--distribution", choices=("ddp", "fsdp", "zero1", "zero2", "zero3"), default="ddp"
@@ -84,7 +87,11 @@ def add_batch_arguments(parser: argparse._ActionsContainer) -> None:
 
 
 def plan(options: argparse.Namespace, strategies: Sequence[StrategyConfig] | None) -> str:
-    """The report that the options ask for; of the strategies that suit the network, if None."""
+    """The report that the options ask for; of the strategies that suit the network, if None.
+
+    Raises UserError for options that nothing would come of.
+    """
+    _settle_times(options)
     from hfbench.calibration import calibrate
     from hfbench.plan import Workload, best_first
     from hfbench.report.plans import format_fits, format_plans, plans_as_json
@@ -121,6 +128,16 @@ def plan(options: argparse.Namespace, strategies: Sequence[StrategyConfig] | Non
             plans, checkpoint=options.checkpoint, limits=_limits(options), notes=notes
         )
     return format_plans(plans, checkpoint=options.checkpoint, notes=notes)
+
+
+def _settle_times(options: argparse.Namespace) -> None:
+    """Defaults of what times go by, and a UserError where it is given and no time is asked for."""
+    timed = options.calibrate or options.minutes is not None or options.format == "json"
+    for name, default in (("samples", 1000), ("epochs", 3)):
+        given = getattr(options, name)
+        if given is not None and not timed:
+            raise UserError(f"--{name} {given} is for times: add --calibrate or --minutes")
+        setattr(options, name, default if given is None else given)
 
 
 def _default_strategies(options: argparse.Namespace) -> list[StrategyConfig]:

@@ -4,10 +4,11 @@ Standard library only, as :mod:`hfbench.config`.
 """
 
 import dataclasses
+import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from hfbench.conversion import build, check
+from hfbench.conversion import build, check, did_you_mean
 from hfbench.errors import UserError
 
 StrategyName = Literal[
@@ -116,12 +117,25 @@ def parse_strategy(text: str) -> StrategyConfig:
         count = name.removeprefix(f"{prefix}_")
         if count != name and count.isdigit():
             values.update(name=f"{prefix}_n", n=count)
+    if values["name"] not in get_args(StrategyName):
+        raise UserError(
+            f"strategy {name!r} is not one of {', '.join(get_args(StrategyName))}"
+            f"{_suggestion(name)}; last_n and first_n are written with a number, as last_2"
+        )
     for option in filter(None, rest.split(",")):
         key, equals, value = option.partition("=")
         if not equals:
             raise UserError(f"strategy {text!r}: option {option!r} is not written key=value")
         values[key] = value.split("+") if key == "freeze" else value
     return build(StrategyConfig, values, "strategy")
+
+
+def _suggestion(name: str) -> str:
+    """``lats_2`` may be last_2."""
+    digits = re.findall(r"\d+$", name)
+    number = digits[0] if digits else "n"
+    names = [re.sub("_n$", f"_{number}", choice) for choice in get_args(StrategyName)]
+    return did_you_mean(name, names)
 
 
 def spelt_out(text: str) -> dict[str, Any]:

@@ -45,6 +45,7 @@ LAYERS = {
     "hfbench.inference": 2,
     "hfbench.record": 2,
     "hfbench.expectation": 2,
+    "hfbench.early_checks": 2,
     "hfbench.report": 2,
     "hfbench.models": 1,
     "hfbench.data": 1,
@@ -127,6 +128,7 @@ LIGHT_MODULES = (
     "hfbench.provenance",
     "hfbench.record",
     "hfbench.expectation",
+    "hfbench.early_checks",
     "hfbench.matrix",
     "hfbench.cli",
 )

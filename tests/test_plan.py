@@ -363,3 +363,11 @@ def test_deberta_is_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     path = write_config(tmp_path, model_type="deberta-v2", num_attention_heads=4, **sizes)
     assert main(["plan", str(path), "--strategies", "head"]) == 0
     assert "head" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--samples", "--epochs"])
+def test_what_only_times_go_by_is_refused_without_times(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "bundled/bert-tiny", option, "50"]) == 2
+    assert f"{option} 50 is for times: add --calibrate or --minutes" in capsys.readouterr().err
