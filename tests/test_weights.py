@@ -19,8 +19,9 @@ from transformers import (
     BertForPreTraining,
 )
 
-from hfbench.config import ModelConfig, load_config
+from hfbench.config import HubConfig, ModelConfig, load_config
 from hfbench.errors import UserError
+from hfbench.hub import publication
 from hfbench.models.loading import Loaded, load_model
 from hfbench.models.loading import load_config as load_model_config
 from hfbench.models.weight_files import INDEX_FILE, WEIGHTS_FILE
@@ -189,6 +190,35 @@ def test_what_does_not_fit_the_backbone_is_refused_by_name(
         loaded(folder, model_class)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("lost", r"experts\.down_proj is \[1, 16, 32\] in the file and \[2, 16, 32\]"),
+        ("cut", r"several tensors of the file into one of the network .* unequal shapes"),
+    ],
+)
+def test_experts_that_do_not_fit_are_refused(tmp_path: Path, change: str, message: str) -> None:
+    """Each is a tensor in the file, and all of a block are one in the network."""
+    config = transformers.MixtralConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_local_experts=2,
+    )
+    transformers.MixtralForCausalLM(config).save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS_FILE)
+    for name in [name for name in tensors if ".experts.1." in name]:
+        tensor = tensors.pop(name)
+        if change == "cut":
+            tensors[name] = tensor[:-1].clone()
+    save_file(tensors, tmp_path / WEIGHTS_FILE, {"format": "pt"})
+    with pytest.raises(UserError, match=message):
+        loaded(tmp_path, AutoModelForCausalLM)
+
+
 def test_names_of_another_library_are_shown(tiny_bert: Path, tmp_path: Path) -> None:
     folder = rewritten(tiny_bert, tmp_path / "bert", lambda name: f"student.{name}")
     with pytest.raises(UserError, match=r"file's names are like student\.embeddings\.LayerNorm"):
@@ -339,8 +369,8 @@ def test_a_run_from_a_wrapped_checkpoint_trains_the_head_alone_and_records_it(
     assert f"bert.{QUERY}" in load_file(tmp_path / "run" / "model" / WEIGHTS_FILE)
 
 
-def test_an_adapter_of_a_wrapped_checkpoint_loads_again(
-    tiny_bert: Path, texts: Path, tmp_path: Path
+def test_an_adapter_of_a_wrapped_checkpoint_loads_again_and_is_not_published_alone(
+    tiny_bert: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrapped = rewritten(tiny_bert, tmp_path / "wrapped", lambda name: f"module.{name}")
     run(run_config(wrapped, texts, tmp_path, "strategy=lora:r=2"))
@@ -348,6 +378,9 @@ def test_an_adapter_of_a_wrapped_checkpoint_loads_again(
     model: Any = load_saved(tmp_path / "run" / "model")
     query = model.get_base_model().bert.get_submodule(QUERY.removesuffix(".weight"))
     assert torch.equal(query.base_layer.weight, stored)
+    monkeypatch.setattr(publication, "_base_of", lambda folder: "owner/name")
+    with pytest.raises(UserError, match=r"base begin with 'module\.', .* merged"):
+        publication.prepare_publication(tmp_path / "run", HubConfig(repo_id="owner/adapter"))
 
 
 def test_older_results_without_weights_are_read(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 _PREPROCESSOR = "preprocessor_config.json"
+_NOT_CONVERTED = "automatic conversion of the weights"  # in what transformers says of misfits
 _WANTS_CODE = "trust_remote_code=True"  # in what transformers says of repositories with code
 
 
@@ -291,6 +292,15 @@ def _loading(model: ModelConfig, part: str) -> Iterator[None]:
             yield
     except UserError:
         raise
+    except RuntimeError as error:
+        if _NOT_CONVERTED not in str(error):
+            raise
+        raise UserError(
+            f"checkpoint {model.checkpoint!r}: its weights do not fit its config.json. "
+            "transformers puts several tensors of the file into one of the network (experts, or "
+            "query, key and value), and these have unequal shapes. Fetch the file again, or mend "
+            "the configuration"
+        ) from error
     except (OSError, ValueError) as error:
         text = str(error)
         if ("safetensors" in text and "no file named" in text) or "use_safetensors=True" in text:
