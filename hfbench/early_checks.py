@@ -73,8 +73,8 @@ def _check_depth(checkpoint: str, strategies: Sequence[StrategyConfig]) -> None:
         asked = max(strategy.n or 0, strategy.last_n or 0, *(i + 1 for i in (*strategy.blocks, -1)))
         if asked > depth:
             raise UserError(
-                f"strategy {strategy.label!r} reaches {asked} blocks, but {checkpoint!r} has "
-                f"{depth}, numbered 0 to {depth - 1}"
+                f"strategy {strategy.label!r} needs {asked} blocks, but {checkpoint!r} has "
+                f"{depth} blocks, numbered 0 to {depth - 1}"
             )
 
 

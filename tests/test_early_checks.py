@@ -23,11 +23,15 @@ def check(*overrides: str, strategies: str = "full") -> None:
 @pytest.mark.parametrize(
     ("checkpoint", "strategies", "message"),
     [
-        ("bundled/bert-tiny", "full last_9", "'last_9' reaches 9 blocks.*has 6, numbered 0 to 5"),
-        ("bundled/gpt-tiny", "first_99", "'first_99' reaches 99 blocks"),
-        ("google-bert/bert-large-uncased", "last_24 last_25", "'last_25' reaches 25 .* has 24"),
-        ("bundled/bert-tiny", "blocks:0+6", "reaches 7 blocks"),
-        ("bundled/bert-tiny", "lora:last_n=7", "'lora:last_n=7' reaches 7 blocks"),
+        (
+            "bundled/bert-tiny",
+            "full last_9",
+            "'last_9' needs 9 blocks.*has 6 blocks, numbered 0 to 5",
+        ),
+        ("bundled/gpt-tiny", "first_99", "'first_99' needs 99 blocks"),
+        ("google-bert/bert-large-uncased", "last_24 last_25", "'last_25' needs 25 .* has 24"),
+        ("bundled/bert-tiny", "blocks:0+6", "needs 7 blocks"),
+        ("bundled/bert-tiny", "lora:last_n=7", "'lora:last_n=7' needs 7 blocks"),
         ("bundled/bert-tny", "full", "not bundled .did you mean 'bundled/bert-tiny'"),
         ("./nowhere", "full", "'./nowhere' does not exist"),
     ],
@@ -89,7 +93,7 @@ def test_no_large_library_is_loaded_to_find_mistakes() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     errors = done.stderr.splitlines()
-    assert "reaches 9 blocks" in errors[0]
+    assert "needs 9 blocks" in errors[0]
     assert "did you mean 'last_2'" in errors[1]
     assert "did you mean 'training'" in errors[2]
     assert "did you mean 'bundled/bert-tiny'" in errors[3]

@@ -72,6 +72,7 @@ LAYERS = {
     "hfbench.config": 0,
     "hfbench.strategy_config": 0,
     "hfbench.inheritance": 0,
+    "hfbench.network_config": 0,
     "hfbench.status": 0,
     "hfbench.layers": 0,
     "hfbench.conversion": 0,
