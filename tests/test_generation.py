@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from rouge_score.tokenize import tokenize
+from text_zoo import build
 
 from hfbench.config import RunConfig, load_config
 from hfbench.errors import UserError
@@ -17,7 +18,13 @@ from hfbench.predict_command import set_sampling
 from hfbench.tasks import make_task
 from hfbench.tasks.base import PredictingTask
 from hfbench.tasks.causal_lm import CausalLM
-from hfbench.tasks.generation import Sampling, generate, generation_scores, words
+from hfbench.tasks.generation import (
+    Sampling,
+    continues_together,
+    generate,
+    generation_scores,
+    words,
+)
 from hfbench.tasks.language_scores import token_bytes
 
 # ---- scores
@@ -74,13 +81,14 @@ def test_bytes_are_unknown_where_a_tokenizer_is_written_in_python(tmp_path: Path
 # ---- what is written
 
 
-def continued(model: Any, *prompts: list[int], tokens: int = 20) -> list[list[int]]:
+def continued(model: Any, *prompts: list[int], tokens: int = 20, end: int = 299) -> list[list[int]]:
     """Greedily, in one batch; no token ends a text."""
     longest = max(map(len, prompts))
     padding = [longest - len(prompt) for prompt in prompts]
     ids = [[0] * pad + prompt for pad, prompt in zip(padding, prompts, strict=True)]
     mask = [[0] * pad + [1] * (longest - pad) for pad in padding]
-    positions = model.config.n_positions
+    positions = getattr(model.config, "n_positions", None)
+    together = len(prompts) > 1 and continues_together(model, model.config.vocab_size, end=end)
     with torch.no_grad():
         return generate(
             model,
@@ -88,8 +96,9 @@ def continued(model: Any, *prompts: list[int], tokens: int = 20) -> list[list[in
             torch.tensor(mask),
             Sampling(max_new_tokens=tokens),
             count=1,
-            end=299,
+            end=end,
             positions=positions,
+            together=together,
         )
 
 
@@ -100,6 +109,20 @@ def test_a_continuation_does_not_depend_on_its_neighbours(tiny_gpt2: Path) -> No
     together = continued(model, *prompts)
     assert [len(tokens) for tokens in together] == [4, 20, 1, 20, 20]
     assert together == [tokens for prompt in prompts for tokens in continued(model, prompt)]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "together"),
+    [("bloom", True), ("llama", True), ("opt", True), ("bart", False), ("rwkv", False)],
+)
+def test_prompts_share_a_batch_only_where_each_is_continued_as_alone(
+    architecture: str, together: bool
+) -> None:
+    model = build(architecture, transformers.AutoModelForCausalLM)
+    prompts = [[5, 6, 7, 8, 9, 10, 11, 12], [7, 8], [10, 11, 12], [9, 3]]
+    assert continues_together(model, 50, end=2) == together
+    found = continued(model, *prompts, tokens=5, end=2)
+    assert found == [t for prompt in prompts for t in continued(model, prompt, tokens=5, end=2)]
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,9 @@ LEFT_OUT = {
 ARCHITECTURES = tuple(name for name in CLASSES if name not in LEFT_OUT)
 
 
-def build(architecture: str, **changes: Any) -> nn.Module:
+def build(
+    architecture: str, head: Any = AutoModelForSequenceClassification, **changes: Any
+) -> nn.Module:
     """Random weights large enough for texts to differ in their logits; in eval mode, 3 labels."""
     kind: Any = CONFIG_MAPPING[architecture]
     usual = kind()
@@ -99,7 +101,7 @@ def build(architecture: str, **changes: Any) -> nn.Module:
     tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     config = kind(**(sizes | tokens | {"num_labels": 3} | _OWN.get(architecture, {}) | changes))
     torch.manual_seed(0)
-    model: nn.Module = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+    model: nn.Module = head.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:

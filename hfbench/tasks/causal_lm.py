@@ -23,7 +23,7 @@ from hfbench.errors import UserError
 from hfbench.models import adapted, loading
 from hfbench.models.vocabulary import check_vocabulary
 from hfbench.tasks.base import Answer, BuiltModel, Candidate, PredictingTask, Samples, TaskData
-from hfbench.tasks.generation import Sampling, generate, generation_scores
+from hfbench.tasks.generation import Sampling, continues_together, generate, generation_scores
 from hfbench.tasks.language_scores import (
     language_metrics,
     predicted_tokens,
@@ -52,6 +52,7 @@ class CausalLM(PredictingTask):
     model_class = AutoModelForCausalLM
     input_settings = ("separator",)
     sampling = Sampling()
+    together: bool | None = None  # whether prompts may share a batch, once it is measured
     # of the test split's first rows: the tokens of prompt and separator, and the whole completion
     to_write: tuple[tuple[list[int], str], ...] = ()
 
@@ -337,15 +338,19 @@ class CausalLM(PredictingTask):
         self, model: nn.Module, batch: Mapping[str, Tensor], sampling: Sampling, count: int
     ) -> list[str]:
         device = next(model.parameters()).device
+        tokens, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)
+        if self.together is None and len(tokens) > 1:
+            self.together = continues_together(model, len(self.processor), end=self.end)
         with torch.no_grad():
             written = generate(
                 model,
-                batch["input_ids"].to(device),
-                batch["attention_mask"].to(device),
+                tokens,
+                mask,
                 sampling,
                 count=count,
                 end=self.end,
                 positions=self.positions,
+                together=bool(self.together),
             )
         return self._decode(written)
 

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hfbench.errors import UserError
+from hfbench.training.padding import harmless_side
 
 _KANA = "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"
 _HAN = "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -48,12 +50,14 @@ def generate(
     count: int,
     end: int,
     positions: int | None,
+    together: bool,
 ) -> list[list[int]]:
     """The tokens that follow on each prompt, ``count`` times for each, without the end token.
 
     input_ids, attention_mask: (prompts, longest), padded on the left. ``positions``: how many
     tokens the model reads at most; None without a limit. The prompts are shorter than that, and a
-    prompt is continued as far as its own length allows, whatever stands beside it.
+    prompt is continued as far as its own length allows, whatever stands beside it. Without
+    ``together`` it is alone (see ``continues_together``).
     """
     from transformers import GenerationConfig  # here, because training needs none of it
 
@@ -66,8 +70,9 @@ def generate(
     rooms = [most if positions is None else min(most, positions - length) for length in lengths]
     assert min(rooms) > 0, f"{max(lengths)} tokens leave no position"
     found: dict[int, list[list[int]]] = {}
-    for room in sorted(set(rooms)):
-        rows = [row for row, own in enumerate(rooms) if own == room]
+    groups = [(room, 0 if together else row) for row, room in enumerate(rooms)]
+    for group in sorted(set(groups)):
+        rows, room = [row for row, own in enumerate(groups) if own == group], group[0]
         width = max(lengths[row] for row in rows)
         with _own_settings_aside(model):
             written = model.generate(
@@ -79,6 +84,36 @@ def generate(
         each = len(texts) // len(rows)
         found |= {row: texts[i * each : (i + 1) * each] for i, row in enumerate(rows)}
     return [text for row in range(len(rooms)) for text in found[row]]
+
+
+def continues_together(model: Any, vocabulary: int, *, end: int) -> bool:
+    """Whether the model continues two prompts of different length as each of them alone.
+
+    BART's decoder counts its positions from the padding, RWKV reads it and mixes up its states.
+    ``vocabulary``: how many tokens there are to try it with.
+    """
+    from transformers import GenerationConfig
+
+    settings: dict[str, Any] = {"do_sample": False, "pad_token_id": end, "max_new_tokens": 2}
+    settings |= {"output_logits": True, "return_dict_in_generate": True}
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(vocabulary, (2, 8), generator=generator).to(device)
+    lengths = (8, 4)
+
+    def next_tokens(rows: Sequence[int], side: str) -> Tensor:
+        width = max(lengths[row] for row in rows)
+        own = torch.tensor([[lengths[row]] for row in rows], device=device)
+        mask = (torch.arange(width, device=device) >= width - own).long()
+        with _own_settings_aside(model):
+            written = model.generate(
+                input_ids=tokens[list(rows), -width:].where(mask.bool(), end),
+                attention_mask=mask,
+                generation_config=GenerationConfig(**settings),
+            )
+        return torch.cat(list(written.logits), dim=1).float()
+
+    return harmless_side(model, next_tokens, (0, 1), ("left",)) is not None
 
 
 @contextmanager
