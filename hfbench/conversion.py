@@ -3,17 +3,21 @@
 import dataclasses
 import difflib
 import math
+import reprlib
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
-
 from hfbench.errors import UserError
+from hfbench.plain_files import read_plain
+from hfbench.plain_yaml import parse_yaml
 
 T = TypeVar("T")
+
+_shown = reprlib.Repr()
+_shown.maxstring = 200
 
 
 def build(cls: type[T], values: Mapping[str, Any], prefix: str) -> T:
@@ -78,11 +82,11 @@ def _convert_scalar(value: Any, kind: type, dotted: str) -> Any:
 
 def parse_value(text: str, override: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return parse_yaml(text)
+    except ValueError as error:
         raise UserError(
-            f"override {override!r}: the value is not valid YAML; put it into quotes, a list into "
-            "brackets with quoted items"
+            f"override {_shown.repr(override)}: the value is not valid YAML; put it into quotes, a "
+            "list into brackets with quoted items"
         ) from error
 
 
@@ -90,8 +94,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"config file {str(path)!r} does not exist")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = parse_yaml(read_plain(path).decode("utf-8"))
+    except ValueError as error:  # neither UTF-8 nor YAML
         raise UserError(f"config file {str(path)!r} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"config file {str(path)!r} holds no key: value pairs")

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from hfbench.disk import write_whole
 from hfbench.errors import UserError
+from hfbench.plain_json import read_json
 
 SCHEMA_VERSION = 3
 RESULT_FILE = "result.json"
@@ -288,7 +289,7 @@ class RunResult:
         """Read one JSON file. Raises UserError, naming the file, when it is not a result."""
         path = Path(path)
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path)
         except OSError as error:
             raise UserError(f"cannot read the result {str(path)!r}: {error.strerror}") from error
         except ValueError as error:  # neither UTF-8 nor JSON

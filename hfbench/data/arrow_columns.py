@@ -9,9 +9,11 @@ from datasets import Dataset, Features, concatenate_datasets
 
 from hfbench.data.rows import Place
 from hfbench.errors import UserError
+from hfbench.plain_json import depth
 
 SURROGATES = ("\ud800", "\udfff")  # the first and the last
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+DEEPEST = 16  # lists and objects inside each other; Arrow and datasets have limits of their own
 Unread = dict[str, str]  # column -> why it cannot be read
 
 _shown = reprlib.Repr()
@@ -30,6 +32,16 @@ def from_values(
     unread: Unread = {}
     notes = []
     for name, values in columns.items():
+        deep = [
+            row
+            for row, value in enumerate(values)
+            if isinstance(value, (dict, list)) and depth(value, DEEPEST) > DEEPEST
+        ]
+        if deep:
+            unread[name] = (
+                f"{place(deep[0])} holds lists or objects that are nested more than {DEEPEST} deep"
+            )
+            continue
         try:
             arrays[name] = _array(values)
             continue
@@ -64,6 +76,7 @@ def from_arrow(table: pa.Table) -> tuple[Dataset, Unread]:
     for name in table.column_names:
         place, column = table.column_names.index(name), table.column(name)
         try:
+            _check_depth(column.type)
             column.validate(full=True)  # of texts: whether they are UTF-8
             plain = _plain(column, table.select([name]).schema)
         except (ValueError, pa.ArrowException) as error:
@@ -157,6 +170,14 @@ def _without_surrogates(value: Any) -> Any:
     if isinstance(value, dict):
         return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
     return value
+
+
+def _check_depth(kind: pa.DataType) -> None:
+    level = [kind]
+    for _ in range(DEEPEST + 1):
+        level = [one.field(i).type for one in level for i in range(one.num_fields)]
+    if level:
+        raise ValueError(f"it holds lists or objects that are nested more than {DEEPEST} deep")
 
 
 def _plain(column: pa.ChunkedArray, schema: pa.Schema) -> pa.ChunkedArray:

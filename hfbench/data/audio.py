@@ -21,6 +21,7 @@ from hfbench.data.cropping import (
     Facts,
 )
 from hfbench.errors import UnreadableError
+from hfbench.plain_files import open_plain
 
 UNKNOWN_BYTES = 2**31 - 2**16  # what writes a stream puts about this, or 2**32 - 1, for its size
 # Of all channels: 2 GiB as float32, 9 hours of mono at 16 kHz. A damaged header announces more.
@@ -43,7 +44,7 @@ def decode_audio(
     what was done to it is added to ``facts``.
 
     Raises UnreadableError when the file is missing, broken, truncated or empty, or has more than
-    MAX_SAMPLES by its header.
+    MAX_SAMPLES by its header, as it is or resampled.
     """
     with _opened(source, name) as file:
         missing_bytes = _missing_wav_bytes(file)
@@ -55,6 +56,14 @@ def decode_audio(
                     name,
                     f"a sound that is damaged or too long: its header announces {expected:,} "
                     f"samples of {sound.channels} channels, at most {MAX_SAMPLES:,} are read",
+                )
+            resampled = round(expected * sample_rate_hz / own_rate_hz)
+            if resampled > MAX_SAMPLES:
+                raise UnreadableError(
+                    name,
+                    f"a sound that is damaged or too long: its header says {expected:,} samples at "
+                    f"{own_rate_hz:,} Hz, which are {resampled:,} at {sample_rate_hz:,} Hz; at "
+                    f"most {MAX_SAMPLES:,} are made",
                 )
             frames = sound.read(dtype="float32", always_2d=True)
     if missing_bytes:
@@ -96,7 +105,7 @@ def audio_seconds(source: str | bytes, name: str) -> float:
 def _opened(source: str | bytes, name: str) -> Iterator[BinaryIO]:
     """The file, where everything that goes wrong with it is an UnreadableError."""
     try:
-        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+        with io.BytesIO(source) if isinstance(source, bytes) else open_plain(source) as file:
             yield file
     except soundfile.LibsndfileError as error:
         raise UnreadableError(name, f"not a readable sound: {error.error_string}") from error

@@ -10,6 +10,7 @@ import math
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +18,13 @@ import pyarrow as pa  # type: ignore[import-untyped]
 from datasets import Dataset
 
 from hfbench.errors import UserError
+from hfbench.plain_files import open_plain
 
 Bytes = npt.NDArray[np.uint8]
 
 PREFIXES = {"train": "train", "test": "t10k"}  # split -> how the names of its files begin
 IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
+MAX_BYTES = 2**31  # of one file, unzipped; all of extended MNIST has a quarter of it
 _UNSIGNED_BYTE = 8
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -54,7 +57,21 @@ def read_idx(path: Path, *, dimensions: int) -> Bytes:
 
     Raises UserError for another kind of file, other dimensions, and too few or too many values.
     """
-    content = _content(path)
+    try:
+        with open_plain(path) as file:
+            return _values(path, _unzipped(path, file), dimensions)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(
+            f"{str(path)!r} is a truncated or broken gzip file ({error}); fetch it again"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
+
+
+def _values(path: Path, stream: BinaryIO | gzip.GzipFile, dimensions: int) -> Bytes:
+    """No more is read, and nothing is unzipped, than the header says."""
+    header_bytes = 4 + 4 * dimensions
+    content = stream.read(header_bytes)
     magic = bytes((0, 0, _UNSIGNED_BYTE, dimensions))
     if content[:4] != magic:
         hint = ""
@@ -64,36 +81,38 @@ def read_idx(path: Path, *, dimensions: int) -> Bytes:
             f"{str(path)!r} is not an idx file of unsigned bytes in {dimensions} dimensions: it "
             f"begins with 0x{content[:4].hex()}, not with the magic number 0x{magic.hex()}{hint}"
         )
-    header_bytes = 4 + 4 * dimensions
     if len(content) < header_bytes:
         raise UserError(f"{str(path)!r} is truncated: its header has {header_bytes} bytes")
     shape = struct.unpack_from(f">{dimensions}I", content, 4)
     expected = header_bytes + math.prod(shape)
+    sizes = " × ".join(map(str, shape))
+    if expected > MAX_BYTES:
+        raise UserError(
+            f"{str(path)!r} is damaged or too large: its header says {sizes} values, at most "
+            f"{MAX_BYTES:,} are read"
+        )
+    content += stream.read(expected + 1 - header_bytes)
     if len(content) != expected:
-        sizes = " × ".join(map(str, shape))
+        has = f"{len(content):,}" if len(content) < expected else "more"
         problem = "truncated" if len(content) < expected else "too long"
         raise UserError(
             f"{str(path)!r} is {problem}: its header says {sizes} values, {expected:,} bytes in "
-            f"all, and it has {len(content):,}; fetch it again"
+            f"all, and it has {has}; fetch it again"
         )
     return np.frombuffer(content, dtype=np.uint8, offset=header_bytes).reshape(shape)
 
 
-def _content(path: Path) -> bytes:
-    content = path.read_bytes()
+def _unzipped(path: Path, file: BinaryIO) -> BinaryIO | gzip.GzipFile:
     if path.suffix != ".gz":
-        return content
-    if content[:2] != _GZIP_MAGIC:
+        return file
+    magic = file.read(2)
+    if magic != _GZIP_MAGIC:
         raise UserError(
-            f"{str(path)!r} is not a gzip file: it begins with 0x{content[:2].hex()}; fetch it "
+            f"{str(path)!r} is not a gzip file: it begins with 0x{magic.hex()}; fetch it "
             "again, or drop .gz from its name if it was unzipped"
         )
-    try:
-        return gzip.decompress(content)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(
-            f"{str(path)!r} is a truncated or broken gzip file ({error}); fetch it again"
-        ) from error
+    file.seek(0)
+    return gzip.GzipFile(fileobj=file)
 
 
 def _load_split(folder: Path, prefix: str) -> Dataset:

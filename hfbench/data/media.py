@@ -16,6 +16,7 @@ from hfbench.answers import cached
 from hfbench.data.cropping import Facts
 from hfbench.data.orientation import upright
 from hfbench.errors import UnreadableError
+from hfbench.plain_files import open_plain
 
 MEMORY_LIMIT_BYTES = 2**30  # for the decoded samples of one split
 
@@ -178,12 +179,16 @@ def decode_image(
     pixels of 32 bits, whose range is unknown.
     """
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with (
+            io.BytesIO(source) if isinstance(source, bytes) else open_plain(source) as file,
+            Image.open(file) as image,
+        ):
             turned, readable = upright(image)
             decoded = _with_8_bits(turned).convert(mode)
     # ValueError: of Pillow too, for damaged TIFF and for too long texts in PNG
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UnreadableError(name, f"not a readable image: {error}") from error
+        said = getattr(error, "strerror", None) or error  # without the path, which the name has
+        raise UnreadableError(name, f"not a readable image: {said}") from error
     if facts is not None and not readable:
         facts[UNREADABLE_EXIF] += 1
     return decoded

@@ -19,6 +19,8 @@ from hfbench.data.kinds import check_names
 from hfbench.data.rows import Place, Table
 from hfbench.data.text_files import read_text
 from hfbench.errors import UserError
+from hfbench.plain_files import require_plain
+from hfbench.plain_json import parse_json
 
 
 def load_table(path: Path) -> Table:
@@ -120,8 +122,8 @@ def _read_json(path: Path) -> Table:
 
 def _json_list(text: str, path: Path) -> list[Any]:
     try:
-        rows: list[Any] = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        rows: list[Any] = parse_json(text)
+    except ValueError as error:
         raise _not_json(path, "", error) from error
     return rows
 
@@ -131,8 +133,8 @@ def _json_lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                yield number, json.loads(line)
-            except (ValueError, RecursionError) as error:
+                yield number, parse_json(line)
+            except ValueError as error:
                 if number == 1 and _is_object(text):
                     raise UserError(
                         f"{str(path)!r} holds one object over several lines: write a list of "
@@ -143,8 +145,8 @@ def _json_lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
 
 def _is_object(text: str) -> bool:
     try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
+        return isinstance(parse_json(text), dict)
+    except ValueError:
         return False
 
 
@@ -160,6 +162,7 @@ def _read_parquet(path: Path) -> Table:
     try:
         # In memory, where Dataset.from_parquet writes a cache; and only what the file holds, where
         # read_table makes columns of folders called key=value.
+        require_plain(path)
         with pq.ParquetFile(path) as file:
             table, unread = from_arrow(file.read())
     except OSError as error:

@@ -4,6 +4,7 @@ import codecs
 from pathlib import Path
 
 from hfbench.errors import UserError
+from hfbench.plain_files import read_plain
 
 # UTF-32 first: its mark begins as that of UTF-16 does.
 _MARKS = (
@@ -20,7 +21,7 @@ SHOWN = 60  # characters of a line in messages
 def read_text(path: Path) -> str:
     """The whole file. Raises UserError as ``decode`` does and where it cannot be read."""
     try:
-        content = path.read_bytes()
+        content = read_plain(path)
     except OSError as error:
         raise UserError(f"{str(path)!r} cannot be read: {error.strerror or error}") from error
     return decode(content, repr(str(path)), file=path)

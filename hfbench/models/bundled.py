@@ -4,6 +4,7 @@ from pathlib import Path
 
 from hfbench.errors import UserError
 from hfbench.hub_access import BUNDLED_FOLDER, bundled_name, local_path
+from hfbench.plain_files import require_plain_files
 
 _FOLDER = BUNDLED_FOLDER / "checkpoints"
 
@@ -17,7 +18,7 @@ def resolve_checkpoint(checkpoint: str) -> str:
     """The absolute folder of ``bundled/<name>`` or of a local path; a hub name stays as it is.
 
     Raises UserError for an unknown bundled name, a folder that does not exist or that is neither
-    a checkpoint nor an adapter of one.
+    a checkpoint nor an adapter of one, and for one that holds a pipe or a device.
     """
     key, choices = "model.checkpoint", bundled_checkpoints()
     bundled = bundled_name(checkpoint, key=key, choices=choices)
@@ -30,6 +31,7 @@ def resolve_checkpoint(checkpoint: str) -> str:
         raise UserError(
             f"{key}={checkpoint!r} is no checkpoint: it has no config.json{_inside(folder)}"
         )
+    require_plain_files(folder)
     return str(folder.resolve())
 
 

@@ -1,7 +1,6 @@
 """Where the configuration of a checkpoint is, read without loading torch or transformers."""
 
 import difflib
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from hfbench.errors import HubUnreachableError, UserError
 from hfbench.models.adapter_files import adapter_base
 from hfbench.models.bundled import resolve_checkpoint
 from hfbench.models.catalogue import CATALOGUE, catalogue_entry
+from hfbench.plain_json import read_json
 
 CONFIG_FILE = "config.json"
 TIMM_PREFIX = "timm/"
@@ -77,7 +77,7 @@ def _from_timm(checkpoint: str) -> Configuration:
 
 def _from_file(checkpoint: str, path: Path, source: str) -> Configuration:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except ValueError as error:  # neither UTF-8 nor JSON
         raise UserError(f"{str(path)!r} is not a JSON file: {error}") from error
     if not isinstance(values, dict):

@@ -3,7 +3,6 @@
 No code from a repository is ever run.
 """
 
-import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from hfbench.models.heads import tasks_of
 from hfbench.models.timm_models import network_arguments, weights_repository, wrapper_values
 from hfbench.models.weight_files import WEIGHTS_FILE, require_whole, stored_names
 from hfbench.models.weights import Found, require_fit, wrapped_names, wrapper_mappings
+from hfbench.plain_json import read_json
 from hfbench.results import WeightsRecord
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _PREPROCESSOR = "preprocessor_config.json"
 _NOT_CONVERTED = "automatic conversion of the weights"  # in what transformers says of misfits
+_TOO_MANY_DIGITS = "Exceeds the limit"  # in what Python says of a number in JSON
 _WANTS_CODE = "trust_remote_code=True"  # in what transformers says of repositories with code
 
 
@@ -278,8 +279,8 @@ def _json_values(model: ModelConfig, file_name: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        values: dict[str, Any] = read_json(path)
+    except ValueError as error:  # neither UTF-8 nor JSON
         raise UserError(f"{str(path)!r} is not valid JSON: {error}") from error
     return values
 
@@ -292,6 +293,10 @@ def _loading(model: ModelConfig, part: str) -> Iterator[None]:
             yield
     except UserError:
         raise
+    except RecursionError as error:
+        raise UserError(
+            f"checkpoint {model.checkpoint!r}: no usable {part}. Its JSON is nested too deep"
+        ) from error
     except RuntimeError as error:
         if _NOT_CONVERTED not in str(error):
             raise
@@ -312,7 +317,7 @@ def _loading(model: ModelConfig, part: str) -> Iterator[None]:
         if _WANTS_CODE in text:
             raise _runs_no_code(f"checkpoint {model.checkpoint!r}: its {part}") from error
         hopeless = ("Unrecognized", "does not recognize", "valid JSON", "Can't load", "backend")
-        if any(words in text for words in hopeless):
+        if any(words in text for words in (*hopeless, _TOO_MANY_DIGITS)):
             raise UserError(
                 f"checkpoint {model.checkpoint!r}: no usable {part}. {text.splitlines()[0]}"
             ) from error

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hfbench.config import NetworkConfig
 from hfbench.conversion import build
 from hfbench.errors import UserError
+from hfbench.plain_json import read_json
 
 MODEL_TYPE = "hfbench_network"  # in config.json, where transformers has its own names
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -88,7 +89,7 @@ class ScratchNetwork(nn.Module):
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
         """Load what :meth:`save_pretrained` wrote, in eval mode."""
-        values: dict[str, Any] = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        values: dict[str, Any] = read_json(folder / CONFIG_FILE)
         loaded = cls(
             build(NetworkConfig, values["network"], "network"),
             height=values["height"],
@@ -101,7 +102,7 @@ class ScratchNetwork(nn.Module):
 
 def is_network_folder(folder: Path) -> bool:
     """Whether :meth:`ScratchNetwork.save_pretrained` wrote the folder's ``config.json``."""
-    values = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    values = read_json(folder / CONFIG_FILE)
     return bool(values.get("model_type") == MODEL_TYPE)
 
 

@@ -4,14 +4,14 @@ Only headers are read. Of a repository of the hub those files are looked at that
 downloaded.
 """
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError, safe_open
 
 from hfbench.errors import UserError
+from hfbench.plain_json import read_json
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
@@ -76,15 +76,28 @@ def _names_in(path: Path) -> list[str]:
 def _shards_of(index: Path) -> Mapping[str, str]:
     """Name of a tensor -> name of its file."""
     try:
-        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shards = read_json(index)["weight_map"]
         if not all(isinstance(item, str) for pair in shards.items() for item in pair):
             raise TypeError("weight_map holds something else than names")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{str(index)!r} does not say in which file each tensor is ({error}); fetch it again"
         ) from error
+    strange = [name for name in sorted(set(shards.values())) if not _is_shard(name)]
+    if strange:
+        raise UserError(
+            f"{str(index)!r} names {_listed(strange)}: weights are read from safetensors files "
+            "inside the checkpoint's folder alone, because others can run code"
+        )
     found: dict[str, str] = shards
     return found
+
+
+def _is_shard(name: str) -> bool:
+    """Whether it is a safetensors file below its folder, however links there may lead on."""
+    path = PurePosixPath(name)
+    inside = not path.is_absolute() and ".." not in path.parts and "\\" not in name
+    return inside and path.suffix == ".safetensors"
 
 
 def _listed(names: list[str]) -> str:
