@@ -8,13 +8,8 @@ from torch import nn
 from hfbench.config import StrategyConfig
 from hfbench.errors import UserError
 from hfbench.models.loading import quiet
-from hfbench.models.structure import (
-    Structure,
-    canonical_name,
-    has_parameters,
-    is_duplicate,
-    linear_layers,
-)
+from hfbench.models.module_tree import has_parameters
+from hfbench.models.structure import Structure, canonical_name, is_duplicate, linear_layers
 
 
 def add_adapter(

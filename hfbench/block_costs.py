@@ -11,7 +11,6 @@ from hfbench.models.configuration import find_configuration
 from hfbench.models.inputs import meta_batch
 from hfbench.models.meta import build_network, choose_head
 from hfbench.models.structure import find_structure
-from hfbench.parameters import count_parameters
 
 
 def measure_block(checkpoint: str, *, max_length: int, max_seconds: float) -> BlockCost:
@@ -31,9 +30,8 @@ def measure_block(checkpoint: str, *, max_length: int, max_seconds: float) -> Bl
     calls = trace_modules(network.get_submodule(structure.backbone), batch, modules)
     end = next(index for index, call in enumerate(calls) if not call.name)
     totals = [
-        row.total
-        for row in count_parameters(network, structure).by_depth
-        if row.name.startswith("block ")
+        sum(parameter.numel() for parameter in network.get_submodule(block).parameters())
+        for block in structure.blocks
     ]
     cost = BlockCost(
         checkpoint=checkpoint,

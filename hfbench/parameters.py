@@ -4,14 +4,8 @@ from collections import Counter
 
 from torch import nn
 
-from hfbench.models.structure import (
-    Structure,
-    canonical_name,
-    is_attention,
-    is_duplicate,
-    is_linear,
-    is_norm,
-)
+from hfbench.models.module_tree import is_attention, is_linear, is_norm
+from hfbench.models.structure import Structure, canonical_name, is_duplicate
 from hfbench.results import ParameterReport, ParameterRow
 
 LAYER_TYPES = (

@@ -11,7 +11,7 @@ from hfbench.calibration import ADAMW_TRAFFIC, Calibration
 from hfbench.config import OptimizerName, parse_strategy
 from hfbench.cost import Precision, StepCost, trace_step
 from hfbench.errors import NotTraceableError, UserError
-from hfbench.models.structure import Structure, canonical_name, is_duplicate
+from hfbench.models.structure import Structure, is_duplicate
 
 Distribution = Literal["ddp", "fsdp", "zero1", "zero2", "zero3"]
 
@@ -378,8 +378,7 @@ def _share(size_bytes: int, count: int) -> int:
 
 def _place(structure: Structure, name: str) -> int:
     """0 before the blocks, 1 to depth in them, depth + 1 after them."""
-    canonical = canonical_name(name)
-    for index, block in enumerate(structure.blocks):
-        if canonical.startswith(f"{block}."):
-            return index + 1
-    return 0 if structure.part_of(name) == "embeddings" else structure.depth + 1
+    part = structure.place_of(name)
+    if part.startswith("block "):
+        return int(part.split()[1]) + 1
+    return 0 if part == "embeddings" else structure.depth + 1

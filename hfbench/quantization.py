@@ -10,7 +10,8 @@ from packaging.version import Version
 from torch import Tensor, nn
 
 from hfbench.errors import UserError
-from hfbench.models.structure import Structure, is_linear, linear_layers
+from hfbench.models.module_tree import is_linear
+from hfbench.models.structure import Structure, linear_layers
 
 NF4 = "nf4"  # 4-bit NormalFloat, section 3 of the paper
 LEAST_VERSION = "0.50"  # of bitsandbytes: the first whose products read a weight as it lies

@@ -13,14 +13,8 @@ from torch import nn
 from hfbench.adapters import add_adapter
 from hfbench.config import ADAPTERS, StrategyConfig
 from hfbench.errors import UserError
-from hfbench.models.structure import (
-    Structure,
-    canonical_name,
-    has_parameters,
-    is_attention,
-    is_duplicate,
-    is_norm,
-)
+from hfbench.models.module_tree import has_parameters, is_attention, is_norm, join
+from hfbench.models.structure import Structure, canonical_name, is_duplicate
 
 # Multiples of the learning rate of full fine-tuning. LoRA wants about ten times as much (Schulman
 # et al. 2025, "LoRA Without Regret"); a head alone or biases alone want more,
@@ -104,17 +98,21 @@ def set_training_mode(model: nn.Module, structure: Structure) -> None:
         # (the model itself), else the outermost, which contains the copies that train.
         if canonical_name(name) == "" or canonical_name(name) not in modules:
             modules[canonical_name(name)] = module
-    parts = {
-        part: [modules[name] for name in getattr(structure, part) if name in modules]
-        for part in ("embeddings", "blocks", "final", "pooler", "head")
-    }
+    blocks = (name for i in range(structure.depth) for name in structure.block_modules(i))
+    parts = (
+        *structure.embeddings,
+        *blocks,
+        *structure.final,
+        *structure.pooler,
+        *structure.head,
+    )
     prefix_trains = any(
         parameter.requires_grad
         for name, parameter in model.named_parameters()
         if structure.part_of(name) == "embeddings"
     )
     _set_containers(modules, structure, prefix_trains)
-    for module in (module for part in parts.values() for module in part):
+    for module in (modules[name] for name in parts if name in modules):
         if not _any_trains(module):
             module.eval()
             continue
@@ -234,8 +232,9 @@ def _scattered_parameters(
         case "norm":
             yield from (p for p in model.parameters() if id(p) in norms)
         case "attention":  # BERT's attention layer has a norm of its own, ViT's has not
-            for block in structure.blocks:
-                for name, module in model.get_submodule(block).named_modules():
+            modules = dict(model.named_modules())
+            for outer in (n for i in range(structure.depth) for n in structure.block_modules(i)):
+                for name, module in modules[outer].named_modules() if outer in modules else ():
                     if name and is_attention(name, module):
                         yield from (p for p in module.parameters() if id(p) not in norms)
 
@@ -304,24 +303,31 @@ def _stop_gradients_at_frozen_input(model: nn.Module) -> None:
 def _set_containers(
     modules: dict[str, nn.Module], structure: Structure, prefix_trains: bool
 ) -> None:
-    """Set the containers between the root and the blocks, and their dropouts before the blocks.
+    """Set the containers of the blocks, and the dropouts before and between the blocks.
 
-    The root keeps train mode: its dropouts stand beside the head, except where it is itself the
-    backbone (timm) and some stand before the blocks.
+    A dropout is on where something before it trains, and behind the last block. The root keeps
+    train mode: its dropouts stand beside the head, except where it is itself the backbone (timm).
     """
-    names = structure.block_list.split(".")
-    path = [".".join(names[:count]) for count in range(len(names) + 1)]
-    on_the_way = [modules[name] for name in path]
-    for name in path:
-        if structure.backbone and not name:
-            continue
-        if name:
-            modules[name].training = prefix_trains
-        for child in modules[name].children():
-            if any(child is module for module in on_the_way):
-                break
-            if not has_parameters(child):
-                child.train(prefix_trains)
+    containers, blocks = set(structure.containers), list(structure.blocks)
+    trains = prefix_trains
+
+    def walk(container: str) -> None:
+        nonlocal trains
+        beside_head = bool(structure.backbone) and not container
+        if container:
+            modules[container].training = prefix_trains
+        for local, child in modules[container].named_children():
+            name = join(container, local)
+            if name in containers:
+                walk(name)
+            elif name in blocks:
+                index = blocks.index(name)
+                inside = (modules[n] for n in structure.block_modules(index) if n in modules)
+                trains = trains or index == len(blocks) - 1 or any(map(_any_trains, inside))
+            elif not has_parameters(child) and not beside_head:
+                child.train(trains)
+
+    walk("")
 
 
 def _any_trains(module: nn.Module) -> bool:

@@ -6,10 +6,10 @@ import transformers
 from torch import nn
 
 from hfbench.errors import UserError
+from hfbench.models.module_tree import format_tree
 from hfbench.models.structure import (
     canonical_name,
     find_structure,
-    format_tree,
     is_duplicate,
     linear_layers,
 )

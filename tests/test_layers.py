@@ -202,12 +202,13 @@ def test_weights_that_another_layer_reads_are_counted(
 
 
 def test_a_block_of_convolutions() -> None:
-    """ResNet-18's last stage: two 3 × 3 convolutions, and a 1 × 1 one beside them; no biases."""
+    """ResNet-18's first: two 3 × 3 convolutions without biases, each with a norm."""
     cost = measure_block("timm/resnet18", max_length=1, max_seconds=1.0)
-    weights = 512 * 256 * 9 + 512 * 512 * 9 + 512 * 256
-    assert cost.parameters == weights + 3 * 2 * 512
-    assert cost.multiply_adds == weights * 7 * 7
-    assert cost.output_shape == (512, 7, 7)
+    weights = 2 * 64 * 64 * 9
+    assert cost.depth == 8
+    assert cost.parameters == weights + 2 * 2 * 64
+    assert cost.multiply_adds == weights * 56 * 56
+    assert cost.output_shape == (64, 56, 56)
 
 
 def test_inputs_of_a_timm_network_have_the_size_it_was_built_for() -> None:

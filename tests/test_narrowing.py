@@ -215,3 +215,19 @@ def test_a_block_that_keeps_ranges_of_its_activations_is_left_alone() -> None:
     probe = probe_of(model, make_batch("bert"))
     with narrowed(model, find_structure(model), probe, Accelerator()) as names:
         assert names == ()
+
+
+def test_a_network_with_attention_behind_its_blocks_is_left_alone() -> None:
+    """CANINE's last layer, whose output the classifier does not read, runs behind them."""
+    torch.manual_seed(0)
+    config = transformers.CanineConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        num_hash_buckets=64,
+    )
+    model = transformers.CanineForSequenceClassification(config)
+    probe = probe_of(model, make_batch("bert"))
+    with narrowed(model, find_structure(model), probe, Accelerator()) as names:
+        assert names == ()

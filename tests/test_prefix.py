@@ -13,6 +13,7 @@ import torch
 import transformers
 from accelerate import Accelerator
 from live_step import make_batch, make_model
+from network_zoo import NETWORKS as ZOO
 from probed_models import Samples, collate, other_model, probe_of
 from tiny_runs import overrides
 from torch import Tensor, nn
@@ -283,3 +284,26 @@ def test_where_the_prefix_ends(strategy: str, expected: Place | None) -> None:
 def test_nothing_comes_before_the_first_layer_of_a_perceptron() -> None:
     model = ScratchNetwork(NetworkConfig(), height=8, width=8, label_names=("a", "b"))
     assert find_place(model, find_structure(model)) is None
+
+
+@pytest.mark.parametrize(("strategy", "place"), [("last_2", None), ("head", "backbone")])
+def test_a_hierarchical_network_is_left_out_as_a_whole_or_not_at_all(
+    strategy: str, place: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a Swin runs beside its blocks, nobody knows from the tree alone."""
+    torch.manual_seed(0)
+    model = ZOO["swin"]()
+    structure = find_structure(model)
+    new = ["classifier.weight", "classifier.bias"]
+    model = apply_strategy(model, structure, parse_strategy(strategy), new)
+    images = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    batch = {"pixel_values": images, "labels": torch.zeros(6, dtype=torch.int64)}
+    probe = probe_of(model, batch)
+    splits: Any = {"train": probe.train}
+    with stored_prefix(model, structure, splits, probe, visits=1000, accelerator=Accelerator()) as (
+        _,
+        record,
+    ):
+        assert (record and record.place) == place
+    declined = "computed in every step; it would end inside a hierarchical network"
+    assert (declined in capsys.readouterr().out) == (place is None)

@@ -206,7 +206,8 @@ def test_parts(case: str) -> None:
     assert structure.backbone == backbone
     assert list(structure.embeddings) == list(embeddings)
     assert structure.blocks == tuple(f"{block_list}.{index}" for index in range(3))
-    assert structure.block_list == block_list
+    assert structure.block_lists == (block_list,)
+    assert not any(structure.between)
     assert list(structure.final) == list(final)
     assert list(structure.pooler) == list(pooler)
     assert list(structure.head) == list(head)

@@ -74,7 +74,10 @@ def test_known_tokens(
 
 def saved(config: transformers.PreTrainedConfig, tokenizer: Any, folder: Path) -> Path:
     torch.manual_seed(0)
-    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    # Perceiver's bare network reads no tokens.
+    whole = isinstance(config, transformers.PerceiverConfig)
+    kind = "AutoModelForSequenceClassification" if whole else "AutoModel"
+    getattr(transformers, kind).from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -88,17 +91,25 @@ def roberta_tokenizer(tiny_gpt2: Path) -> transformers.RobertaTokenizer:
     return transformers.RobertaTokenizer(vocab=vocabulary, merges=[], model_max_length=64)
 
 
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [("ibert", "full"), ("canine", "full"), ("canine", "last_1"), ("perceiver", "head")],
+)
 def test_a_model_whose_embedding_counts_no_tokens_trains(
-    tiny_gpt2: Path, texts: Path, tmp_path: Path, own_folders: None
+    name: str, strategy: str, tiny_gpt2: Path, texts: Path, tmp_path: Path, own_folders: None
 ) -> None:
-    """I-BERT, whose embedding is quantised, with the tokenizer of RoBERTa."""
-    tokenizer = roberta_tokenizer(tiny_gpt2)
-    config = ibert(vocab_size=len(tokenizer), pad_token_id=1)
-    checkpoint = saved(config, tokenizer, tmp_path / "ibert")
-    sources = overrides(checkpoint, texts, tmp_path / "run")
+    """I-BERT reads what RoBERTa reads, CANINE Unicode's characters, Perceiver bytes."""
+    roberta = roberta_tokenizer(tiny_gpt2)
+    config, tokenizer = {
+        "ibert": (ibert(vocab_size=len(roberta), pad_token_id=1), roberta),
+        "canine": (canine(), transformers.CanineTokenizer(model_max_length=64)),
+        "perceiver": (perceiver(), transformers.PerceiverTokenizer(model_max_length=64)),
+    }[name]
+    checkpoint = saved(config, tokenizer, tmp_path / name)
+    sources = overrides(checkpoint, texts, tmp_path / "run", f"strategy={strategy}")
     result = run(load_config(None, sources, task="text_classification"))
     assert result.status == "succeeded"
     assert result.steps == 12
-    # Its ranges of activations belong to all positions, so none may be left out.
-    assert result.not_predicted is not None
-    assert "IBertForSequenceClassification" in result.not_predicted
+    if name == "ibert":  # it asserts that no activation is NaN, which nobody knows in a trace
+        assert result.not_predicted is not None
+        assert "IBertForSequenceClassification" in result.not_predicted

@@ -3,21 +3,31 @@
 Libraries rename layers between versions (a ViT's query was ``encoder.layer.0.attention.attention
 .query`` and became ``layers.0.attention.q_proj``), so nothing here lists architectures. Two marks
 are used: the backbone is what ``base_model_prefix`` (transformers) names, everything where it is
-empty, or what is not the classifier (timm's ``get_classifier``); and the blocks are the list of
-like modules with attention inside it, or of like modules that hold most of it. Works on meta
-tensors.
+empty, or what is not the classifier (timm's ``get_classifier``); and the blocks are those of
+:mod:`hfbench.models.block_lists`. What stands beside them is placed by
+:mod:`hfbench.models.placement`. Works on meta tensors.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from hfbench.errors import UserError
+from hfbench.models.block_lists import find_block_lists
+from hfbench.models.module_tree import (
+    ancestors,
+    has_parameters,
+    is_attention,
+    is_inside,
+    is_linear,
+    join,
+    unknown_shape,
+)
+from hfbench.models.placement import Placement
 
 # Wrappers around the whole model: DistributedDataParallel, torch.compile, FSDP, PEFT.
 _WRAPPER_PREFIXES = ("module", "_orig_mod", "_fsdp_wrapped_module", "base_model.model")
@@ -40,12 +50,13 @@ class Structure:
     """Names of the parts of a model, as dotted module (or direct parameter) names.
 
     Found before a strategy is applied; ``part_of`` also understands the names that PEFT and
-    DistributedDataParallel make of them.
+    DistributedDataParallel make of them. Every parameter belongs to one part.
     """
 
     backbone: str  # dotted name of the pretrained part; "" where the root is the backbone
     embeddings: tuple[str, ...]  # modules and direct parameters that run before the first block
     blocks: tuple[str, ...]  # in order; shared blocks (ALBERT) are listed once
+    between: tuple[tuple[str, ...], ...]  # of each block: what runs behind it, before the next one
     final: tuple[str, ...]  # after the blocks inside the backbone, without the pooler
     pooler: tuple[str, ...]  # the backbone's pooler
     head: tuple[str, ...]  # everything outside the backbone
@@ -56,9 +67,18 @@ class Structure:
         return len(self.blocks)
 
     @property
-    def block_list(self) -> str:
-        """Dotted name of the list that holds the blocks."""
-        return self.blocks[0].rpartition(".")[0]
+    def block_lists(self) -> tuple[str, ...]:
+        """Dotted names of the lists that hold the blocks: one, or one of each stage."""
+        return tuple(dict.fromkeys(block.rpartition(".")[0] for block in self.blocks))
+
+    @property
+    def containers(self) -> tuple[str, ...]:
+        """Dotted names of all modules that hold blocks, from the root on, in the tree's order."""
+        return tuple(dict.fromkeys(name for block in self.blocks for name in ancestors(block)))
+
+    def block_modules(self, index: int) -> tuple[str, ...]:
+        """A block and what trains with it."""
+        return self.blocks[index], *self.between[index]
 
     def part_of(self, name: str) -> str:
         """``embeddings``, ``block 3``, ``final``, ``pooler``, ``head`` or ``adapter``.
@@ -87,7 +107,11 @@ class Structure:
 
     @cached_property
     def _parts(self) -> dict[str, str]:
-        parts = {name: f"block {index}" for index, name in enumerate(self.blocks)}
+        parts = {
+            name: f"block {index}"
+            for index in range(self.depth)
+            for name in self.block_modules(index)
+        }
         for part in ("embeddings", "final", "pooler", "head"):
             parts.update(dict.fromkeys(getattr(self, part), part))
         return parts
@@ -99,32 +123,27 @@ def find_structure(model: nn.Module) -> Structure:
     Raises UserError with the module tree for a shape that is not understood.
     """
     backbone = _find_backbone(model)
-    block_list = _find_block_list(model, backbone)
     classifier = timm_classifier(model.get_submodule(backbone))
-    parts: dict[str, list[str]] = {"embeddings": [], "final": [], "pooler": [], "head": []}
-    containers = [name for name in _ancestors(block_list) if _is_inside(name, backbone)]
-    for container in containers:
-        module = model.get_submodule(container)
-        parts["embeddings"] += [
-            _join(container, n) for n, _ in module.named_parameters(recurse=False)
+    lists = find_block_lists(model, backbone, classifier)
+    placed = Placement(model, backbone, lists, classifier)
+    head = placed.parts["head"]
+    for container in ancestors(backbone) if backbone else ():
+        inner = model.get_submodule(container)
+        head += [join(container, name) for name, _ in inner.named_parameters(recurse=False)]
+        head += [
+            join(container, name)
+            for name, child in inner.named_children()
+            if not is_inside(backbone, join(container, name)) and has_parameters(child)
         ]
-        for name, part in _parts_beside_blocks(model, container, block_list, classifier):
-            parts[part].append(name)
-    if backbone:
-        parts["head"] += [n for n, _ in model.named_parameters(recurse=False)]
-        parts["head"] += [
-            name
-            for name, child in model.named_children()
-            if name != backbone and has_parameters(child)
-        ]
-    blocks = [
-        f"{block_list}.{name}" for name, _ in model.get_submodule(block_list).named_children()
-    ]
-    return Structure(
+    structure = Structure(
         backbone=backbone,
-        blocks=tuple(blocks),
-        **{part: tuple(names) for part, names in parts.items()},
+        blocks=tuple(placed.blocks),
+        between=tuple(map(tuple, placed.between)),
+        **{part: tuple(names) for part, names in placed.parts.items()},
     )
+    for name, _ in model.named_parameters(remove_duplicate=False):
+        structure.part_of(name)
+    return structure
 
 
 def canonical_name(name: str) -> str:
@@ -149,24 +168,6 @@ def is_duplicate(name: str) -> bool:
 def is_scale(name: str) -> bool:
     """Whether a parameter is a factor of (IA)³, which changes nothing where it is 1."""
     return canonical_name(name).endswith(".ia3_l")
-
-
-def has_parameters(module: nn.Module) -> bool:
-    """Whether a module or one inside it has parameters; a dropout has none."""
-    return next(module.parameters(), None) is not None
-
-
-def is_linear(module: nn.Module) -> bool:
-    """Whether a module is a linear layer; GPT-2's ``Conv1D`` is one with a transposed weight."""
-    return isinstance(module, (nn.Linear, Conv1D))
-
-
-def is_attention(name: str, module: nn.Module) -> bool:
-    """Whether a module (with this dotted name) is an attention layer: one with matrices inside."""
-    words = f"{name.rpartition('.')[2]} {type(module).__name__}".lower()
-    return ("attention" in words or "attn" in words) and any(
-        p.ndim > 1 for p in module.parameters()
-    )
 
 
 def linear_layers(
@@ -196,7 +197,7 @@ def linear_layers(
             if not is_linear(module) or isinstance(_parent(inside, name), nn.MultiheadAttention):
                 continue
             existing.append(name)
-            in_attention = any(_is_inside(name, attention) for attention in attentions)
+            in_attention = any(is_inside(name, attention) for attention in attentions)
             if kind == "all_linear" or (in_attention and kind == "attention"):
                 found.append(f"{block}.{name}")
             elif in_attention and pair:
@@ -216,11 +217,6 @@ def linear_layers(
     return found
 
 
-def format_tree(model: nn.Module, *, max_depth: int = 4) -> str:
-    """The module tree as indented lines; runs of siblings of one class share a line."""
-    return "\n".join(_tree_lines(type(model).__name__, model, 0, max_depth))
-
-
 def _find_backbone(model: nn.Module) -> str:
     prefix = getattr(model, "base_model_prefix", None)
     if isinstance(prefix, str):
@@ -233,90 +229,8 @@ def _find_backbone(model: nn.Module) -> str:
         return ""
     if hasattr(model, "get_classifier"):
         return ""
-    raise _unknown_shape(
+    raise unknown_shape(
         model, "it says neither where its backbone is (base_model_prefix) nor its get_classifier()"
-    )
-
-
-def _find_block_list(model: nn.Module, backbone: str) -> str:
-    """The list of like modules with attention that holds most parameters of the backbone."""
-    lists = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.ModuleList, nn.Sequential)) and _has_like_children(module)
-    }
-    with_attention = {
-        name: module
-        for name, module in lists.items()
-        if all(_contains_attention(child) for child in module)
-    }
-    candidates = {
-        name: module
-        for name, module in (with_attention or lists).items()
-        if _is_inside(name, backbone)
-    }
-    if not candidates:
-        raise _unknown_shape(model, "no list of like blocks was found")
-    sizes = {
-        name: (sum(p.numel() for p in module.parameters()), len(module))
-        for name, module in candidates.items()
-    }
-    chosen: str = max(candidates, key=lambda name: sizes[name])  # the first, outermost of equals
-    others = [
-        name
-        for name in with_attention
-        if not _is_inside(name, chosen) and not _is_inside(chosen, name)
-    ]
-    if others:
-        raise _unknown_shape(
-            model, f"it has several stacks of blocks ({', '.join([chosen, *others])})"
-        )
-    backbone_size = sum(p.numel() for p in model.get_submodule(backbone).parameters())
-    if not with_attention and 2 * sizes[chosen][0] < backbone_size:
-        raise _unknown_shape(
-            model, f"the largest list of like blocks ({chosen}) holds less than half of it"
-        )
-    return chosen
-
-
-def _parts_beside_blocks(
-    model: nn.Module, container: str, block_list: str, classifier: Sequence[nn.Module]
-) -> Iterator[tuple[str, str]]:
-    """(name, part) of every child with parameters that stands beside the way to the blocks.
-
-    Children registered before the blocks run before them, later ones after, except:
-    an embedding is used by the first block wherever it is registered (DeBERTa's rel_embeddings,
-    and the norm behind it); the norm of a "stable layer norm" encoder (large Wav2Vec2) is
-    registered before its blocks and runs after them.
-    """
-    stable = getattr(getattr(model, "config", None), "do_stable_layer_norm", False)
-    holds_blocks = container == block_list.rpartition(".")[0]
-    before, after_embedding = True, False
-    for local, child in model.get_submodule(container).named_children():
-        name = _join(container, local)
-        if _is_inside(block_list, name):
-            before = after_embedding = False
-            continue
-        if not has_parameters(child):
-            continue
-        norm = is_norm(child)
-        if any(module is child for module in classifier) or (classifier and local == "fc_norm"):
-            yield name, "head"
-        elif "pool" in local.lower():
-            yield name, "pooler"
-        elif isinstance(child, nn.Embedding) or "embed" in local:
-            yield name, "embeddings"
-        elif before:
-            yield name, "final" if norm and stable and holds_blocks else "embeddings"
-        else:
-            yield name, "embeddings" if norm and after_embedding else "final"
-        after_embedding = isinstance(child, nn.Embedding)
-
-
-def is_norm(module: nn.Module) -> bool:
-    """Whether a module is a normalisation layer of any library (LayerNorm, LlamaRMSNorm …)."""
-    return "norm" in type(module).__name__.lower() and not any(
-        is_linear(child) for child in module.modules()
     )
 
 
@@ -329,53 +243,5 @@ def timm_classifier(network: nn.Module) -> list[nn.Module]:
     return list(found) if isinstance(found, (tuple, list)) else [found]
 
 
-def _has_like_children(module: nn.Module) -> bool:
-    children = list(module.children())
-    return bool(children) and len({type(c) for c in children}) == 1 and has_parameters(children[0])
-
-
-def _contains_attention(module: nn.Module) -> bool:
-    return any(name and is_attention(name, child) for name, child in module.named_modules())
-
-
 def _parent(modules: dict[str, nn.Module], name: str) -> nn.Module | None:
     return modules.get(name.rpartition(".")[0])
-
-
-def _is_inside(name: str, outer: str) -> bool:
-    return not outer or name == outer or name.startswith(f"{outer}.")
-
-
-def _ancestors(name: str) -> list[str]:
-    """Containers of ``name`` from the root on: ``a.b.c`` → "", "a", "a.b"."""
-    parts = name.split(".")
-    return [".".join(parts[:count]) for count in range(len(parts))]
-
-
-def _join(prefix: str, name: str) -> str:
-    return f"{prefix}.{name}" if prefix and name else prefix or name
-
-
-def _unknown_shape(model: nn.Module, reason: str) -> UserError:
-    return UserError(
-        f"the structure of {type(model).__name__} is not understood: {reason}. "
-        f"Its module tree:\n{format_tree(model)}"
-    )
-
-
-def _tree_lines(label: str, module: nn.Module, depth: int, max_depth: int) -> Iterator[str]:
-    size = sum(p.numel() for p in module.parameters())
-    yield f"{'  ' * depth}{label}  {size:,} parameters" if size else f"{'  ' * depth}{label}"
-    if depth == max_depth:
-        return
-    children = list(module.named_children())
-    while children:
-        name, child = children[0]
-        run = 1
-        while run < len(children) and type(children[run][1]) is type(child) and name.isdigit():
-            run += 1
-        label = f"{name}: {type(child).__name__}"
-        if run > 1:
-            label = f"{name}..{children[run - 1][0]}: {run} times {type(child).__name__}, each"
-        yield from _tree_lines(label, child, depth + 1, max_depth)
-        children = children[run:]

@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_any, tree_map_only
 from torch.utils.hooks import RemovableHandle
 
+from hfbench.models.module_tree import is_attention
 from hfbench.models.structure import Structure, canonical_name
 from hfbench.training.prefix.cut import NOT_UNDERSTOOD, answering
 from hfbench.training.prefix.writing import all_agree
@@ -85,10 +86,17 @@ class _Search:
             modules.setdefault(canonical_name(name), module)
         *earlier, last = structure.blocks
         self.block = modules[last]
-        before = (*structure.embeddings, *earlier)
+        between = (name for names in structure.between for name in names)
+        before = (*structure.embeddings, *earlier, *between)
         self.before = [modules[name] for name in before if name in modules]
         behind = (last, *structure.final, *structure.pooler, *structure.head)
         self.behind = [modules[name] for name in behind if name in modules]
+        # CANINE's last layer is for characters: what nobody reads agrees with anything.
+        self.attends_behind = any(
+            is_attention(inner, module)
+            for name in (*structure.final, *structure.pooler)
+            for inner, module in (modules[name].named_modules() if name in modules else ())
+        )
         self.candidates = {
             name: module
             for name, module in modules.items()
@@ -98,7 +106,7 @@ class _Search:
 
     def find(self) -> dict[str, Narrow]:
         """The modules that may be narrowed, by name."""
-        if self._has_memory() or not self._reads_first_alone():
+        if self.attends_behind or self._has_memory() or not self._reads_first_alone():
             return {}
         with _replayed(self.before, self._logits), _in_double(self.behind), ExitStack() as stack:
             expected = self._passes()

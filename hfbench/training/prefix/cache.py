@@ -97,6 +97,11 @@ class _Prefix:
     ) -> tuple[Splits, PrefixRecord]:
         """Find or compute what is stored and, once it is proven, put it in the model's way."""
         started = time.perf_counter()
+        if len(self.structure.block_lists) > 1 and place.blocks < self.structure.depth:
+            raise _DeclinedError(
+                "it would end inside a hierarchical network, where nobody knows what runs beside "
+                "its blocks"
+            )
         expected = self.probe.predictions(self.probe.batch)
         if not expected.any():
             raise _DeclinedError("all predictions are 0 before training, so none can be compared")
