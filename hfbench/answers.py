@@ -5,9 +5,11 @@ by the digest of its question, the versions of the libraries that answer it and 
 code. Nothing is ever deleted; the folder may be removed at any time.
 """
 
+import functools
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +18,7 @@ import hfbench
 from hfbench.disk import cache_folder, write_whole
 from hfbench.manifest import text_checksum
 from hfbench.provenance import versions
+from hfbench.status import remark
 
 LIBRARIES = ("hfbench", "torch", "transformers", "peft", "timm")
 
@@ -35,12 +38,12 @@ def cached(
 
     A kept file that cannot be read, belongs to another question or that ``from_json`` refuses
     (ValueError, KeyError, TypeError) is replaced. A folder that cannot be written costs the
-    memory, not the answer. Both are logged as warnings.
+    memory, not the answer; that is said once.
     """
     versioned = {"question": dict(question), "versions": _versions()}
     key = json.dumps(versioned, sort_keys=True)
     path = answers_folder() / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
-    if path.is_file():
+    if os.path.isfile(path):  # False too where it may not be asked
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
             if json.dumps(kept["key"], sort_keys=True) != key:
@@ -56,8 +59,13 @@ def cached(
         kept = {"key": versioned, "answer": plain, "checksum": text_checksum(plain)}
         write_whole(path, json.dumps(kept) + "\n")
     except OSError as error:
-        _log.warning("the answer is not kept: %s", error)
+        _say_not_kept(f"{answers_folder()}: {error.strerror}")
     return found
+
+
+@functools.cache
+def _say_not_kept(reason: str) -> None:
+    remark(f"note: answers are not kept ({reason}); XDG_CACHE_HOME names another folder")
 
 
 def answers_folder() -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import hfbench
+from hfbench.disk import check_place
 from hfbench.doctor_command import add_doctor_parser, doctor
 from hfbench.errors import UserError
 from hfbench.exits import WORK_GOES_ON, guarded
@@ -20,6 +21,7 @@ from hfbench.push_command import (
     push_after_training,
 )
 from hfbench.recommend_command import add_recommend_parser
+from hfbench.spelling import COMPARE, COUNTS
 from hfbench.status import is_main_process, remark, working
 from hfbench.streams import write_out
 
@@ -38,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     return guarded(
-        lambda: options.command(options), debug=options.debug, interrupted=options.interrupted
+        lambda: options.command(options),
+        debug=options.debug,
+        interrupted=options.interrupted,
+        spelling=options.spelling,
     )
 
 
@@ -86,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="hfbench", description="How much of a pretrained model should be trained?"
     )
     parser.add_argument("--version", action="version", version=f"hfbench {hfbench.__version__}")
-    parser.set_defaults(interrupted="interrupted")
+    parser.set_defaults(interrupted="interrupted", spelling=())
     commands = parser.add_subparsers(required=True, metavar="command")
     compare = commands.add_parser(
         "compare",
@@ -109,9 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--format", choices=("table", "markdown"), default="table")
     compare.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
-    compare.set_defaults(command=_compare, interrupted=WORK_GOES_ON)
+    compare.set_defaults(command=_compare, interrupted=WORK_GOES_ON, spelling=COMPARE)
     _add_params(commands)
-    add_plan_parser(commands).set_defaults(command=_plan)
+    add_plan_parser(commands).set_defaults(command=_plan, spelling=COUNTS)
     add_recommend_parser(commands).set_defaults(command=_recommend)
     add_layers_parser(commands).set_defaults(command=_layers)
     add_push_parser(commands).set_defaults(command=_push)
@@ -150,7 +155,7 @@ def _add_params(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--plot", metavar="FILE", help="draw trainable parameters over depth (png, svg or pdf)"
     )
     params.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
-    params.set_defaults(command=_params)
+    params.set_defaults(command=_params, spelling=COUNTS)
 
 
 def _answer(options: argparse.Namespace, text: str) -> None:
@@ -243,6 +248,7 @@ def _run_and_compare(options: argparse.Namespace, overrides: list[str]) -> int:
     strategies = [parse_strategy(name) for name in names]
     check_early(config, strategies)
     folder = Path(options.output or Path("runs") / Path(options.config).stem)
+    check_place(folder, f"--output {str(folder)!r}", "folder")
     runs = plan_matrix(config, strategies, seeds, folder)
     failed = run_matrix(runs, debug=options.debug)
     wanted = {run_id(run) for run in runs}
@@ -299,6 +305,7 @@ def _params(options: argparse.Namespace) -> int:
     image = None if options.plot is None else Path(options.plot)
     if image is not None:
         check_image_path(image)
+        check_place(image, f"--plot {options.plot!r}", "file")
     with working("building the network on paper and counting what each strategy trains"):
         counts = count_strategies(
             options.checkpoint,

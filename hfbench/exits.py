@@ -15,17 +15,23 @@ from hfbench.errors import (
     UserError,
 )
 from hfbench.interrupts import INTERRUPTED, say_interrupted, unwinding
+from hfbench.spelling import Spelling, spelled
 
 WORK_GOES_ON = "interrupted; the same command continues"
 
 
 def guarded(
-    action: Callable[[], int], *, debug: bool = False, interrupted: str = "interrupted"
+    action: Callable[[], int],
+    *,
+    debug: bool = False,
+    interrupted: str = "interrupted",
+    spelling: Spelling = (),
 ) -> int:
     """Run ``action``; a user's mistake becomes one message and the exit code 2 (hub: 3).
 
-    ``interrupted`` says after Ctrl-C what became of the work. Failures of ours keep their
-    traceback; Python then exits with 1.
+    ``interrupted`` says after Ctrl-C what became of the work, ``spelling`` how the command has its
+    user write the keys that messages name. Failures of ours keep their traceback; Python then exits
+    with 1.
     """
     _collect_rarely()
     try:
@@ -36,7 +42,7 @@ def guarded(
     except (UserError, HubUnreachableError, TrainingFailedError, NotPublishedError) as error:
         if debug:
             raise
-        return _report(str(error), error.exit_code)
+        return _report(spelled(str(error), spelling), error.exit_code)
     except Exception as error:
         problem = disk_problem(error)
         if debug or problem is None:

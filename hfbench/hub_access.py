@@ -16,6 +16,7 @@ from huggingface_hub import constants, errors
 from safetensors import SafetensorError
 
 from hfbench.conversion import did_you_mean
+from hfbench.disk import disk_problem
 from hfbench.errors import HubUnreachableError, UserError
 
 BUNDLED = "bundled/"  # before the names of what the package holds
@@ -100,6 +101,8 @@ def hub_errors(kind: Kind, name: str) -> Iterator[None]:
 
 def _translate(error: BaseException, kind: Kind, name: str) -> Exception | None:
     causes = _causes(error)
+    if problem := next(filter(None, map(disk_problem, causes)), None):
+        return UserError(problem)
     repository = f"{kind} {name!r}"
     bundled = "" if kind == "trained model" else " or bundled/<name>"
     if _find(causes, errors.GatedRepoError) or "is a gated dataset" in str(error):

@@ -23,6 +23,7 @@ from hfbench.exits import guarded
 from hfbench.expectation import Durations
 from hfbench.interrupts import INTERRUPTED, interrupts_wait
 from hfbench.record import finished_result, run_name
+from hfbench.spelling import COMPARE
 from hfbench.start import prepare_child
 from hfbench.status import working
 
@@ -193,7 +194,7 @@ def _check_in_child(runs: Sequence[RunConfig], debug: bool) -> None:
             check_strategy(run)
         return 0
 
-    sys.exit(guarded(action, debug=debug))
+    sys.exit(guarded(action, debug=debug, spelling=COMPARE))
 
 
 def _run_in_child(config: RunConfig, brief: bool, debug: bool, log: Path | None) -> None:
@@ -208,5 +209,5 @@ def _run_in_child(config: RunConfig, brief: bool, debug: bool, log: Path | None)
             log.parent.mkdir(parents=True, exist_ok=True)
             reports = stack.enter_context(log.open("a", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stdout(reports))
-        code = guarded(action, debug=debug)
+        code = guarded(action, debug=debug, spelling=COMPARE)
     sys.exit(code)

@@ -3,12 +3,11 @@
 import argparse
 import dataclasses
 import io
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hfbench.disk import write_whole
+from hfbench.disk import check_place, write_whole
 from hfbench.errors import UserError
 from hfbench.status import working
 
@@ -64,7 +63,7 @@ def predict(options: argparse.Namespace) -> str:
     output = None if options.output is None else Path(options.output)
     check_names([Path(options.model), *([] if output is None else [output])])
     if output is not None:
-        _check_writable(output)
+        check_place(output, f"--output {options.output!r}", "file")
     style: Format = options.format or _ENDINGS.get("" if output is None else output.suffix, "table")
 
     with working("loading the libraries"):
@@ -133,13 +132,6 @@ def set_sampling(task: "PredictingTask", options: argparse.Namespace) -> None:
         )
     if task.sampling is not None:
         task.sampling = dataclasses.replace(task.sampling, **given)
-
-
-def _check_writable(path: Path) -> None:
-    """Raise UserError now rather than after the work where ``path`` cannot be written."""
-    existing = next(folder for folder in path.absolute().parents if folder.exists())
-    if path.is_dir() or not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise UserError(f"--output={path} cannot be written: give a file in a folder of yours")
 
 
 def _positive(text: str) -> int:

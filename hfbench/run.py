@@ -14,6 +14,7 @@ from torch import nn
 
 from hfbench.config import RunConfig, flatten
 from hfbench.data.bad_rows import BAD_ROWS_FILE, write_bad_rows
+from hfbench.disk import disk_problem
 from hfbench.errors import (
     HubUnreachableError,
     NotMeasuredError,
@@ -132,6 +133,8 @@ def run(config: RunConfig, *, brief: bool = False) -> RunResult:
             tracker.finish()
         if is_out_of_memory(error):
             raise TrainingFailedError(f"{OUT_OF_MEMORY_ADVICE} ({error})") from error
+        if problem := disk_problem(error):
+            raise UserError(f"{str(folder)!r}: {problem}") from error
         raise
     clear(folder, accelerator)
     accelerator.print(_summary(result, folder))

@@ -21,11 +21,12 @@ def remark(text: str) -> None:
     """One line on standard error, once for all processes."""
     if not is_main_process():
         return
+    line = f"{text}\n"  # in one piece: an interrupt has a line of its own
     if "tqdm" in sys.modules:  # a bar that is drawn at the moment goes on below the line
-        sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
-        sys.stderr.flush()
+        sys.modules["tqdm"].tqdm.write(line, file=sys.stderr, end="")
     else:
-        print(text, file=sys.stderr, flush=True)
+        sys.stderr.write(line)
+    sys.stderr.flush()
 
 
 @contextmanager

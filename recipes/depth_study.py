@@ -39,8 +39,10 @@ from pathlib import Path
 
 from hfbench.cli import parse_seeds
 from hfbench.config import RunConfig, load_config
+from hfbench.disk import check_place
 from hfbench.errors import UserError
 from hfbench.exits import WORK_GOES_ON, guarded
+from hfbench.spelling import COMPARE
 from hfbench.status import remark
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -54,13 +56,19 @@ QUICK_TUNING = ("training.max_steps=6", "data.max_train_samples=200", "data.max_
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 1 when a run failed, 2 for a mistake in the command."""
     options = _parser().parse_args(arguments)
-    return guarded(lambda: study(options), debug=options.debug, interrupted=WORK_GOES_ON)
+    return guarded(
+        lambda: study(options),
+        debug=options.debug,
+        interrupted=WORK_GOES_ON,
+        spelling=COMPARE,
+    )
 
 
 def study(options: argparse.Namespace) -> int:
     """Train what is missing, print the tables and draw the images."""
     name = "depth_study_quick" if options.quick else "depth_study"
     folder = Path(options.output or Path("runs") / name)
+    check_place(folder, f"--output {str(folder)!r}", "folder")
     default = QUICK_SEEDS if options.quick else SEEDS
     seeds = parse_seeds(options.seeds or default, "--seeds")
     tuning_seeds = parse_seeds(options.fine_tuning_seeds, "--fine-tuning-seeds")

@@ -80,9 +80,9 @@ def test_an_answer_of_another_form_is_computed_anew(tmp_path: Path) -> None:
 
 
 def test_without_a_place_for_answers_the_count_is_still_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert counts("gpt2", "head").strategies[0].report.trainable == 1536
-    assert "is not kept" in caplog.text
+    assert "answers are not kept" in capsys.readouterr().err

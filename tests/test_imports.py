@@ -83,6 +83,7 @@ LAYERS = {
     "hfbench.exits": 0,
     "hfbench.interrupts": 0,
     "hfbench.quiet": 0,
+    "hfbench.spelling": 0,
     "hfbench.streams": 0,
     "hfbench.start": 3,
     "hfbench.__main__": 3,
