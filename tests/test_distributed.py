@@ -12,7 +12,8 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from transformers import Dinov2Config, Dinov2Model, ViTImageProcessor
+from text_zoo import build
+from transformers import BertTokenizer, Dinov2Config, Dinov2Model, ViTImageProcessor
 
 ROOT = Path(__file__).parents[1]
 
@@ -99,6 +100,30 @@ def test_two_processes_give_the_numbers_of_one(
         for record in result["history"]:
             assert sum(map(sum, record["validation"]["confusion_matrix"])) == 9
     assert two["test_metrics"]["confusion_matrix"] == one["test_metrics"]["confusion_matrix"]
+
+
+@pytest.mark.slow
+def test_two_processes_take_batches_in_parts_of_one_length_as_one_does(
+    config: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    """Parts of an odd number of texts leave one process without a sample."""
+    checkpoint = tmp_path / "fnet"
+    tokenizer = BertTokenizer.from_pretrained(tiny_bert)
+    tokenizer.save_pretrained(checkpoint)
+    network: Any = build(
+        "fnet", vocab_size=len(tokenizer), intermediate_size=128, hidden_dropout_prob=0.0
+    )
+    network.fnet.save_pretrained(checkpoint)
+    more = (f"model.checkpoint={checkpoint}", "strategy=full")
+    one = launch(config, 1, tmp_path / "one", *more)
+    two = launch(config, 2, tmp_path / "two", *more)
+    assert one["steps"] == two["steps"] == 9
+    for result in (one, two):
+        assert any("takes padding for text" in note for note in result["data"]["notes"])
+        assert sum(map(sum, result["test_metrics"]["confusion_matrix"])) == 7
+    for a, b in zip(one["history"], two["history"], strict=True):
+        assert b["train_loss"] == pytest.approx(a["train_loss"], abs=1e-5)
+        assert b["validation"]["loss"] == pytest.approx(a["validation"]["loss"], abs=1e-5)
 
 
 def test_two_processes_store_a_frozen_prefix_together(
