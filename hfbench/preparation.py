@@ -14,6 +14,7 @@ from hfbench.config import RunConfig, StrategyConfig
 from hfbench.data.splits import describe as describe_data
 from hfbench.data.tokens import Side
 from hfbench.errors import NotMeasuredError, UserError, measuring
+from hfbench.first_batch import check_first_batch
 from hfbench.models.configuration import DEFAULT_LABELS
 from hfbench.models.loading import load_config
 from hfbench.models.meta import Head, new_parameters
@@ -159,7 +160,10 @@ def settle_threads(task: Task, accelerator: Accelerator) -> int | None:
 
 
 def prepare(config: RunConfig, task: Task, accelerator: Accelerator) -> Prepared:
-    """Data, model, structure, strategy and exact counts, in this order; then 4 bits for QLoRA."""
+    """Data, model, structure, strategy and exact counts, in this order; then 4 bits for QLoRA.
+
+    Raises UserError for what does not fit together, also for a batch that the network cannot take.
+    """
     if config.strategy.name == "qlora":
         require_bitsandbytes()
     with accelerator.main_process_first():
@@ -168,6 +172,9 @@ def prepare(config: RunConfig, task: Task, accelerator: Accelerator) -> Prepared
         set_seed(config.seed)  # the new head's values
         with working("loading the checkpoint"):
             built = task.build_model(data)
+    with working("running the first two samples through the network"):
+        computes_loss = task.own_loss(data) is None
+        check_first_batch(task, built.model, data.train, config.start, labels=computes_loss)
     with working("measuring where samples may be padded"):
         splits = (data.train, data.validation, data.test)
         note = task.settle_padding(built.model, splits, _of_main_process)

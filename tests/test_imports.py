@@ -18,6 +18,7 @@ LAYERS = {
     "hfbench.run": 3,
     "hfbench.dry_run": 3,
     "hfbench.preparation": 3,
+    "hfbench.first_batch": 2,
     "hfbench.prediction": 3,
     "hfbench.matrix": 3,
     "hfbench.depth_training": 3,
