@@ -5,6 +5,7 @@ works there it holds a lock of the operating system, which ends with the process
 No large library is loaded.
 """
 
+import contextlib
 import errno
 import json
 import os
@@ -20,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from hfbench.disk import write_whole
 from hfbench.errors import UserError
-from hfbench.manifest import DamagedError, read_manifest, seal
+from hfbench.manifest import MANIFEST, DamagedError, read_manifest, seal
 from hfbench.results import RESULT_FILE, RunResult
 
 LOCK, HOLDER = ".lock", ".holder.json"  # what keeps others out, and whose it is, for people
@@ -45,6 +46,7 @@ def claimed(folder: Path, run: str) -> Iterator[None]:
     Raises UserError for a folder with files that no run wrote, of another run, with a link in it,
     or in which another process works; and where it cannot be made.
     """
+    new = not os.path.exists(folder)
     with ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -52,39 +54,54 @@ def claimed(folder: Path, run: str) -> Iterator[None]:
             stack.enter_context(_locked(folder))
             _check(folder, run)  # another process may have been faster
             _tidy(folder)
-            _mark(folder, run)
+            if owner_of(folder, by_result=False) != run:
+                seal(folder, {"run": run}, names=())
         except OSError as error:
             if error.errno not in _UNUSABLE:
                 raise
             raise UserError(
                 f"output_dir={str(folder)!r} cannot be used: {error.strerror}; choose another"
             ) from error
-        yield
+        try:
+            yield
+        finally:
+            _leave(folder, new)
 
 
-def owner_of(folder: Path) -> str | None:
-    """The run whose folder this is, by its manifest or by its result; None where neither tells."""
+def owner_of(folder: Path, *, by_result: bool = True) -> str | None:
+    """The run whose folder this is, by its manifest or else by its result; None: neither tells."""
     try:
         run: str = read_manifest(folder)["about"]["run"]
         return run
     except DamagedError:
-        try:
-            return RunResult.load(folder / RESULT_FILE).run_id
-        except UserError:  # missing, or damaged too
+        if not by_result:
             return None
-
-
-def _mark(folder: Path, run: str) -> None:
     try:
-        read_manifest(folder)
-    except DamagedError:
-        seal(folder, {"run": run}, names=())
+        return RunResult.load(folder / RESULT_FILE).run_id
+    except UserError:  # missing, or damaged too
+        return None
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether a run wrote more than its mark and a list of bad rows: no mistake stopped it."""
+    return any(path.name == RESULT_FILE or path.is_dir() for path in folder.iterdir())
+
+
+def _leave(folder: Path, new: bool) -> None:
+    """Take the mark away where nothing else was written, and the folder where it was ``new``."""
+    if {path.name for path in folder.iterdir()} <= {LOCK, HOLDER, MANIFEST}:
+        (folder / MANIFEST).unlink()
+        if new:
+            for path in folder.iterdir():
+                path.unlink()
+            with contextlib.suppress(OSError):  # another process has just begun there
+                folder.rmdir()
 
 
 def _check(folder: Path, run: str) -> None:
     """Raise UserError unless the folder is empty or the one of ``run``, without links."""
     owner = owner_of(folder)
-    if owner not in (None, run):
+    if owner not in (None, run) and _has_begun(folder):
         raise UserError(
             f"{str(folder)!r} holds another run ({owner}, with other settings, data or "
             "checkpoint): choose another output_dir or remove that folder"
@@ -113,23 +130,20 @@ def _refuse_links(folder: Path) -> None:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Within, no other process is. The system frees the lock of a process that is gone."""
-    lock, holder = FileLock(folder / LOCK), folder / HOLDER
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(
-            f"{_who(holder)} is working in {str(folder)!r}: wait until it has ended, or choose "
-            "another output_dir"
-        ) from error
-    with lock:
+    holder = folder / HOLDER
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(folder / LOCK).acquire(timeout=0))
+        except Timeout as error:
+            raise UserError(
+                f"{_who(holder)} is working in {str(folder)!r}: wait until it has ended, or choose "
+                "another output_dir"
+            ) from error
         now = datetime.now(UTC).astimezone().isoformat(sep=" ", timespec="seconds")
         values = {"host": socket.gethostname(), "pid": os.getpid(), "since": now}
         write_whole(holder, json.dumps(values))
-        try:
-            yield
-        finally:
-            holder.unlink(missing_ok=True)
-            lock.release()
+        stack.callback(holder.unlink, missing_ok=True)
+        yield
 
 
 def _who(holder: Path) -> str:

@@ -6,7 +6,7 @@ xxhash, which reads gigabytes a second.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +43,18 @@ def seal(folder: Path, about: Mapping[str, Any], *, names: Iterable[str] | None 
     ``about``: plain JSON values that say whose files these are. Everything is flushed to the disk,
     the manifest last. Raises OSError.
     """
-    paths = _files_below(folder) if names is None else [folder / name for name in names]
-    files = {}
+    paths = files_below(folder) if names is None else [folder / name for name in names]
     for path in paths:
         sync(path)
-        name = path.relative_to(folder).as_posix()
-        files[name] = [path.stat().st_size, checksum(path)]
+    files = listed(folder, paths)
     values = {"version": VERSION, "about": dict(about), "files": files}
     text = json.dumps({**values, "checksum": text_checksum(values)}, indent=1)
     write_whole(folder / MANIFEST, text + "\n")
+
+
+def listed(folder: Path, paths: Iterable[Path]) -> dict[str, list[Any]]:
+    """Path within ``folder`` -> [bytes, checksum] of each file."""
+    return {p.relative_to(folder).as_posix(): [p.stat().st_size, checksum(p)] for p in paths}
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -74,23 +77,24 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return values
 
 
-def check(folder: Path, *, names: Iterable[str] | None = None) -> dict[str, Any]:
-    """The ``about`` of a folder whose listed files (or ``names`` of them) are all as written.
+def check(folder: Path) -> dict[str, Any]:
+    """The ``about`` of a folder whose listed files are all as they were written.
 
     Every byte of them is read. Raises DamagedError, naming the first that is not.
     """
     values = read_manifest(folder)
-    listed = values["files"]
-    for name in listed if names is None else names:
-        if name not in listed:
-            raise DamagedError(f"{str(folder / name)!r} is not in {MANIFEST}")
-        check_file(folder / name, *listed[name])
+    check_files(folder, values["files"])
     about: dict[str, Any] = values["about"]
     return about
 
 
-def check_file(path: Path, size: int, expected: str) -> None:
-    """Raise DamagedError unless the file has this size in bytes and this checksum."""
+def check_files(folder: Path, files: Mapping[str, Sequence[Any]]) -> None:
+    """Raise DamagedError unless every file of ``files``, as :func:`listed`, is as it was."""
+    for name, (size, expected) in files.items():
+        _check_file(folder / name, size, expected)
+
+
+def _check_file(path: Path, size: int, expected: str) -> None:
     _refuse_link(path)
     try:
         found = path.stat().st_size
@@ -107,5 +111,6 @@ def _refuse_link(path: Path) -> None:
         raise DamagedError(f"{str(path)!r} is a link, and was written as a file")
 
 
-def _files_below(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
+    """Every file in a folder and those in it, but its manifest."""
     return sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)

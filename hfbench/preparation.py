@@ -63,17 +63,19 @@ class Prepared:
     standardised: Standardised | None = None  # of numbers: what is to be folded before saving
 
 
-def make_accelerator(config: RunConfig) -> Accelerator:
+def make_accelerator(config: RunConfig, kept_precision: str | None = None) -> Accelerator:
     """The Accelerator of a run: its precision and tracker are the configuration's.
 
-    A precision that is left to this machine is chosen now, and said: Accelerate keeps one for the
-    whole process.
+    A precision that is left to this machine is that of a run that goes on (``kept_precision``), or
+    is chosen now, and said: Accelerate keeps one for the whole process.
 
     Raises UserError for a precision that the device cannot do and a tracker not installed.
     """
     tracked = config.tracker != "none"
     precision: str = config.training.mixed_precision
-    if precision == "auto":
+    if precision == "auto" and kept_precision is not None:
+        precision = kept_precision
+    elif precision == "auto":
         try:
             with working("measuring which precision is the fastest"):
                 choice = measure_precision(config)
@@ -142,10 +144,16 @@ def block_of(config: Any) -> Block:
     return Block(hidden, intermediate if isinstance(intermediate, int) else 4 * hidden, heads)
 
 
-def settle_threads(task: Task, accelerator: Accelerator) -> int | None:
-    """Choose the processor's threads for one CPU process; None where others have that say."""
+def settle_threads(task: Task, accelerator: Accelerator, kept: int | None = None) -> int | None:
+    """Choose the processor's threads for one CPU process; None where others have that say.
+
+    ``kept``: those of a run that goes on.
+    """
     if accelerator.device.type != "cpu" or accelerator.num_processes > 1:
         return None
+    if kept is not None:
+        torch.set_num_threads(kept)
+        return kept
     before = torch.get_num_threads()
     try:
         with (

@@ -13,6 +13,7 @@ from typing import Any
 from hfbench import provenance
 from hfbench.config import NEUTRAL_KEYS, RunConfig
 from hfbench.errors import UserError
+from hfbench.manifest import DamagedError, check_files
 from hfbench.results import RESULT_FILE, RunResult, Status
 
 
@@ -32,11 +33,13 @@ def run_name(config: RunConfig) -> str:
 def finished_result(folder: Path, config: RunConfig) -> RunResult | None:
     """The result of the same run if it succeeded in ``folder``; None when it must be run.
 
+    It must be run too where what it left is not as it was written (:func:`damage`).
+
     Raises:
         UserError: ``folder`` holds another run.
     """
     path = folder / RESULT_FILE
-    if not path.exists():
+    if not path.exists() or damage(folder) is not None:
         return None
     result = RunResult.load(path)
     if result.run_id != run_id(config):
@@ -45,6 +48,21 @@ def finished_result(folder: Path, config: RunConfig) -> RunResult | None:
             "settings, data or checkpoint): choose another output_dir or remove that folder"
         )
     return result if result.status == "succeeded" else None
+
+
+def damage(folder: Path) -> str | None:
+    """What is not as it was written of a finished run's record, model and check; or None.
+
+    Of a run that did not succeed only the record counts.
+    """
+    if not (folder / RESULT_FILE).is_file():
+        return None
+    try:
+        result = RunResult.load(folder / RESULT_FILE)
+        check_files(folder, result.saved_files or {})
+    except (UserError, DamagedError) as error:
+        return str(error)
+    return None
 
 
 def run_id(config: RunConfig) -> str:
@@ -103,6 +121,7 @@ class Record:
             "steps": 0,
             "peak_memory_bytes": None,
             "saved_bytes": None,
+            "saved_files": None,
             "num_processes": num_processes,
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }

@@ -16,6 +16,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from hfbench.disk import write_whole
 from hfbench.errors import UserError
+from hfbench.manifest import text_checksum
 from hfbench.plain_json import read_json
 
 SCHEMA_VERSION = 3
@@ -178,6 +179,8 @@ class RunResult:
     greater_is_better: bool = True  # of the primary metric
     not_predicted: str | None = None  # why there is no prediction
     weights: WeightsRecord | None = None  # None where no checkpoint gave any, and in older results
+    # what was saved: path in the run's folder -> [bytes, checksum]; None in older results
+    saved_files: dict[str, list[Any]] | None = None
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -255,13 +258,15 @@ class RunResult:
                 f"{source}: schema_version {version!r} is not readable here, only "
                 f"{SCHEMA_VERSION}; run again or use the hfbench version that wrote it"
             )
-        built: dict[str, Any] = {"not_predicted": None, **values}  # older results had no reason
+        # Older results lack these.
+        built: dict[str, Any] = {"not_predicted": None, "weights": None, "saved_files": None}
+        built |= values
         built["history"] = tuple(
             _build(EpochRecord, record, source) for record in _list(values, "history", source)
         )
         if built.get("prefix") is not None:
             built["prefix"] = _build(PrefixRecord, built["prefix"], source)
-        if built.setdefault("weights", None) is not None:
+        if built["weights"] is not None:
             built["weights"] = _build(WeightsRecord, built["weights"], source)
         if built.get("predicted") is not None:
             built["predicted"] = _build(Prediction, built["predicted"], source)
@@ -275,7 +280,9 @@ class RunResult:
         Raises UserError when it cannot be written, for instance on a full disk.
         """
         path = Path(path)
-        text = json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        values = self.to_dict()
+        values["checksum"] = text_checksum(values)
+        text = json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
         try:
             write_whole(path, text)
         except OSError as error:
@@ -286,7 +293,10 @@ class RunResult:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Read one JSON file. Raises UserError, naming the file, when it is not a result."""
+        """Read one JSON file.
+
+        Raises UserError, naming the file, when it is not a result, or not as it was written.
+        """
         path = Path(path)
         try:
             values = read_json(path)
@@ -296,6 +306,9 @@ class RunResult:
             raise UserError(f"{str(path)!r} is not a JSON file: {error}") from error
         if not isinstance(values, dict):
             raise UserError(f"{str(path)!r} holds no result: its JSON is not an object")
+        written = values.pop("checksum", None)  # earlier versions wrote none
+        if written is not None and written != text_checksum(values):
+            raise UserError(f"{str(path)!r} is not as it was written: it was changed or damaged")
         return cls.from_dict(values, source=repr(str(path)))
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from torch import nn
 
+from hfbench.choices import Choices, keep_choices, kept_choices
+from hfbench.claim import claimed
 from hfbench.config import RunConfig, flatten
 from hfbench.data.bad_rows import BAD_ROWS_FILE, write_bad_rows
 from hfbench.disk import disk_problem
@@ -23,6 +25,7 @@ from hfbench.errors import (
     is_out_of_memory,
 )
 from hfbench.expectation import duration
+from hfbench.manifest import files_below, listed
 from hfbench.models.checkpointing import gradient_checkpointing
 from hfbench.models.loading import hub_commit
 from hfbench.models.structure import canonical_name, is_scale
@@ -35,7 +38,7 @@ from hfbench.preparation import (
     prepare,
     settle_threads,
 )
-from hfbench.record import Record, finished_result, run_folder, run_id
+from hfbench.record import Record, damage, finished_result, run_folder, run_id
 from hfbench.results import BASELINE_MSE, UNTRAINED, RunResult, Status
 from hfbench.saving import MODEL_FOLDER, save_model
 from hfbench.status import working
@@ -48,11 +51,12 @@ from hfbench.training.divergence import DivergedError
 from hfbench.training.evaluation import predict_split
 from hfbench.training.fit import FitResult, Objective, fit
 from hfbench.training.narrowing import narrowed
+from hfbench.training.precision import process_state
 from hfbench.training.prefix.cache import stored_prefix
 from hfbench.training.prefix.cut import trains_blocks
 from hfbench.training.prefix.samples import without_stored
 from hfbench.training.probe import Probe, Reading
-from hfbench.training.state import clear
+from hfbench.training.state import clear, has_state
 from hfbench.verification import CHECK_FILE, store_check
 
 OUT_OF_MEMORY_ADVICE = (
@@ -66,14 +70,39 @@ def run(config: RunConfig, *, brief: bool = False) -> RunResult:
 
     ``brief``: the parameters are told in one line, because a run of this strategy listed them.
     A run that fails or runs out of memory leaves a result with its reason, and the exception goes
-    on to the caller. A mistake found before training leaves none.
+    on to the caller. A mistake found before training leaves none. Nobody else works in the run's
+    folder meanwhile.
     """
-    accelerator = make_accelerator(config)
-    folder = run_folder(config)
+    with _claimed(config):
+        return _run(config, run_folder(config), brief=brief)
+
+
+@contextmanager
+def _claimed(config: RunConfig) -> Iterator[None]:
+    """The main process claims the run's folder for all; its refusal is every process's."""
+    state, refusal = process_state(), [""]
+    with ExitStack() as stack:
+        if state.is_main_process:
+            try:
+                stack.enter_context(claimed(run_folder(config), run_id(config)))
+            except UserError as error:
+                refusal = [str(error)]
+        broadcast_object_list(refusal)
+        if refusal[0]:
+            raise UserError(refusal[0])
+        yield
+
+
+def _run(config: RunConfig, folder: Path, *, brief: bool) -> RunResult:
     finished = finished_result(folder, config)
+    kept = kept_choices(folder) if has_state(folder) else Choices()
+    accelerator = make_accelerator(config, kept.precision)
     if finished is not None:
+        clear(folder, accelerator)  # of a process that was killed before it could
         accelerator.print(f"{folder} holds this run already: {finished.status}")
         return finished
+    if (problem := damage(folder)) is not None:
+        accelerator.print(f"this run is done again: {problem}")
     started = time.perf_counter()
     task = make_task(config)
     record = Record(
@@ -84,7 +113,7 @@ def run(config: RunConfig, *, brief: bool = False) -> RunResult:
         num_processes=accelerator.num_processes,
     )
     record.fields["hardware"] |= {
-        "threads": settle_threads(task, accelerator),
+        "threads": settle_threads(task, accelerator, kept.threads),
         "precision": accelerator.mixed_precision,
     }
     begun = False
@@ -104,7 +133,7 @@ def run(config: RunConfig, *, brief: bool = False) -> RunResult:
             write_bad_rows(folder / BAD_ROWS_FILE, prepared.data.bad_rows)
             record.write("failed", "the process ended before the run: killed, or interrupted")
         start_tracker(config, accelerator)
-        with computing_less(config, prepared, accelerator, record) as shortened:
+        with computing_less(config, prepared, accelerator, record, kept) as shortened:
             record.update(**foretell(config, shortened, accelerator))
             test = score_untrained(config, shortened, accelerator)
             with working(f"training {config.strategy.label}, seed {config.seed}"):
@@ -116,7 +145,7 @@ def run(config: RunConfig, *, brief: bool = False) -> RunResult:
         bare = accelerator.unwrap_model(prepared.model)
         with working("computing the other test metrics"):
             test |= task.further_test_metrics(bare, prepared.data.test, accelerator)
-        record.update(test_metrics=test, saved_bytes=save(config, prepared, accelerator, folder))
+        record.update(test_metrics=test, **save(config, prepared, accelerator, folder))
         record.update(total_seconds=time.perf_counter() - started)
         result = record.build("succeeded", None)
         if accelerator.is_main_process:
@@ -144,9 +173,16 @@ def run(config: RunConfig, *, brief: bool = False) -> RunResult:
 
 @contextmanager
 def computing_less(
-    config: RunConfig, prepared: Prepared, accelerator: Accelerator, record: Record
+    config: RunConfig,
+    prepared: Prepared,
+    accelerator: Accelerator,
+    record: Record,
+    kept: Choices,
 ) -> Iterator[Prepared]:
-    """Within, the model leaves out what is stored of its frozen prefix, and what nobody reads."""
+    """Within, the model leaves out what is stored of its frozen prefix, and what nobody reads.
+
+    ``kept``: the choices of a run that goes on. Those of this one are kept in its folder.
+    """
     data, task, training = prepared.data, prepared.task, config.training
     model, structure = prepared.model, prepared.structure
     reading = Reading(
@@ -162,31 +198,39 @@ def computing_less(
         training.epochs * len(data.train),
         steps * training.batch_size * training.gradient_accumulation_steps,
     )
+    hardware = record.fields["hardware"]
     with ExitStack() as stack:
         if trains_blocks(model, structure):
             with working("measuring which way through attention is the fastest"):
-                attention = stack.enter_context(fastest_attention(model, probe, accelerator))
-            record.fields["hardware"]["attention"] = attention
+                way = fastest_attention(model, probe, accelerator, kept.attention)
+                hardware["attention"] = stack.enter_context(way)
             with working("trying which positions of the last block are read"):
                 stack.enter_context(narrowed(model, structure, probe, accelerator))
-        if config.cache == "off":
-            yield prepared
-            return
-        with working("computing what the frozen prefix gives, or reading it"):
-            splits, prefix = stack.enter_context(
-                stored_prefix(
-                    model,
-                    structure,
-                    {"train": data.train, "validation": data.validation, "test": data.test},
-                    probe,
-                    visits=int(visits),
-                    accelerator=accelerator,
-                    always=config.cache == "always",
+        if config.cache != "off" and kept.prefix is not False:
+            with working("computing what the frozen prefix gives, or reading it"):
+                splits, prefix = stack.enter_context(
+                    stored_prefix(
+                        model,
+                        structure,
+                        {"train": data.train, "validation": data.validation, "test": data.test},
+                        probe,
+                        visits=int(visits),
+                        accelerator=accelerator,
+                        always=config.cache == "always" or kept.prefix is True,
+                    )
                 )
+            record.update(prefix=prefix)
+            stored: Any = dict(splits)
+            prepared = replace(prepared, data=replace(data, **stored))
+        if accelerator.is_main_process:
+            choices = Choices(
+                precision=accelerator.mixed_precision,
+                threads=hardware["threads"],
+                attention=hardware.get("attention"),
+                prefix=record.fields["prefix"] is not None,
             )
-        record.update(prefix=prefix)
-        stored: Any = dict(splits)
-        yield replace(prepared, data=replace(data, **stored))
+            keep_choices(record.folder, record.fields["run_id"], choices)
+        yield prepared
 
 
 def start_tracker(config: RunConfig, accelerator: Accelerator) -> None:
@@ -298,9 +342,9 @@ def evaluate(
 
 def save(
     config: RunConfig, prepared: Prepared, accelerator: Accelerator, folder: Path
-) -> int | None:
-    """Save on the main process and check the saved model; its bytes (main process only)."""
-    saved_bytes = None
+) -> dict[str, Any]:
+    """Save on the main process and check the saved model; its fields of the record."""
+    fields: dict[str, Any] = {}
     if accelerator.is_main_process:
         # Without Accelerate's mixed precision around forward: as whoever loads it will run it.
         model = accelerator.unwrap_model(prepared.model, keep_fp32_wrapper=False)
@@ -317,8 +361,10 @@ def save(
                 check=check,
             )
             store_check(model, check, folder / CHECK_FILE)
+        files = [*files_below(folder / MODEL_FOLDER), folder / CHECK_FILE]
+        fields = {"saved_bytes": saved_bytes, "saved_files": listed(folder, files)}
     accelerator.wait_for_everyone()
-    return saved_bytes
+    return fields
 
 
 def _training_fields(fitted: FitResult) -> dict[str, Any]:

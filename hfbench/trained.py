@@ -30,6 +30,7 @@ from hfbench.models.bundled import resolve_checkpoint
 from hfbench.models.configuration import CONFIG_FILE, find_configuration
 from hfbench.models.meta import task_of_class
 from hfbench.models.network import ScratchNetwork, is_network_folder
+from hfbench.record import damage
 from hfbench.results import RESULT_FILE, RunResult
 from hfbench.saving import MODEL_FOLDER, load_model
 from hfbench.tasks import TASKS, make_task
@@ -197,7 +198,12 @@ def _architecture(name: str, folder: Path) -> str:
 
 
 def _result_of(folder: Path) -> RunResult | None:
-    """The record of the training: inside a repository, or beside a run's model."""
+    """The record of the training: inside a repository, or beside a run's model.
+
+    Raises UserError for a run whose files are not as they were written.
+    """
+    if folder.name == MODEL_FOLDER and (problem := damage(folder.parent)) is not None:
+        raise UserError(f"{problem}. Repeat the run's command, which makes it whole")
     for place in (folder, folder.parent):
         if (place / RESULT_FILE).is_file():
             return RunResult.load(place / RESULT_FILE)

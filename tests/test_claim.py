@@ -23,11 +23,32 @@ with claimed(Path(sys.argv[1]), "run"):
 """
 
 
+def begin(folder: Path, run: str) -> None:
+    with claimed(folder, run):
+        make_result(run_id=run).save(folder / "result.json")
+
+
 def test_a_new_folder_is_made_and_marked(tmp_path: Path) -> None:
     folder = tmp_path / "a/b"
-    for _ in range(2):
-        with claimed(folder, "run"):
-            assert (folder / MANIFEST).is_file()
+    begin(folder, "run")
+    assert check(folder) == {"run": "run"}
+    begin(folder, "run")
+
+
+def test_a_mistake_before_the_training_leaves_nothing(tmp_path: Path) -> None:
+    with claimed(tmp_path / "new", "run"):
+        pass
+    with claimed(tmp_path, "run"):
+        pass
+    assert not any(path for path in tmp_path.iterdir() if path.name != ".lock")
+
+
+def test_a_run_that_never_began_may_be_followed_by_another(tmp_path: Path) -> None:
+    """It listed its bad rows; the data were mended, which makes it another run."""
+    with claimed(tmp_path, "one"):
+        (tmp_path / "bad_rows.jsonl").write_text("{}")
+    begin(tmp_path, "two")
+    assert check(tmp_path) == {"run": "two"}
 
 
 @pytest.mark.parametrize(
@@ -46,8 +67,7 @@ def test_files_of_the_user_are_refused_and_stay(tmp_path: Path, name: str) -> No
 
 
 def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
-    with claimed(tmp_path, "one"):
-        pass
+    begin(tmp_path, "one")
     with pytest.raises(UserError, match=r"holds another run \(one"), claimed(tmp_path, "two"):
         pytest.fail("claimed")
 
@@ -83,8 +103,8 @@ def test_a_second_process_is_told_who_works_there_until_that_one_is_dead(tmp_pat
 @pytest.mark.parametrize("where", ["model", "state/step-000000001-epoch-000001", "result.json"])
 def test_links_inside_are_refused(tmp_path: Path, where: str) -> None:
     folder = tmp_path / "run"
-    with claimed(folder, "run"):
-        pass
+    begin(folder, "run")
+    (folder / "result.json").rename(folder / "other.json")
     (folder / where).parent.mkdir(exist_ok=True)
     (folder / where).symlink_to(tmp_path)
     with pytest.raises(UserError, match="is a link"), claimed(folder, "run"):
@@ -98,8 +118,7 @@ def test_an_error_inside_stays_what_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [MANIFEST, "result.json"])
 def test_one_of_the_two_marks_may_be_damaged(tmp_path: Path, name: str) -> None:
-    with claimed(tmp_path, "mine"):
-        make_result(run_id="mine").save(tmp_path / "result.json")
+    begin(tmp_path, "mine")
     (tmp_path / name).write_text("{")
     with claimed(tmp_path, "mine"):
         assert check(tmp_path) == {"run": "mine"}

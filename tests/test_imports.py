@@ -68,6 +68,7 @@ LAYERS = {
     "hfbench.disk": 0,
     "hfbench.answers": 1,
     "hfbench.manifest": 0,
+    "hfbench.choices": 0,
     "hfbench.claim": 1,
     "hfbench.results": 0,
     "hfbench.config": 0,

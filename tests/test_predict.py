@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -300,8 +301,8 @@ def test_a_place_without_a_model_is_named(
     folder, _ = trained("text", "full")
     failed = tmp_path / "failed"
     failed.mkdir()
-    shutil.copy(folder / "result.json", failed)
-    change_json(failed / "result.json", status="failed", reason="killed")
+    finished = RunResult.load(folder / "result.json")
+    replace(finished, status="failed", reason="killed").save(failed / "result.json")
     several = tmp_path / "several"
     shutil.copytree(folder, several / "full_seed0")
     (tmp_path / "empty").mkdir()
@@ -392,8 +393,8 @@ def test_wrong_inputs_and_outputs_end_before_the_weights_are_loaded(
     error = refusal(capsys, image, tmp_path / "clip.wav")
     assert "clip.wav' is a recording, and this model reads images: give files (.png" in error
     assert "does not exist" in refusal(capsys, text, "reviews.csv")
-    assert "--output=" in refusal(capsys, text, "good", "--output", tmp_path)
-    assert "--output=" in refusal(capsys, text, "good", "--output", tmp_path / "clip.wav/x.csv")
+    assert "is a folder: give a file" in refusal(capsys, text, "good", "--output", tmp_path)
+    assert "--output" in refusal(capsys, text, "good", "--output", tmp_path / "clip.wav/x.csv")
     for option in ("--top", "--batch-size"):
         with pytest.raises(SystemExit) as stopped:
             main(["predict", str(text), "good", option, "0"])

@@ -10,6 +10,8 @@ from hfbench.config import HubConfig
 from hfbench.disk import write_whole
 from hfbench.errors import NotPublishedError, UserError
 from hfbench.hub.client import upload
+from hfbench.manifest import files_below
+from hfbench.record import damage
 from hfbench.report.card_metadata import Contents
 from hfbench.report.history_plot import plot_history
 from hfbench.report.model_card import model_card
@@ -19,7 +21,6 @@ from hfbench.saving import MODEL_FOLDER
 CARD_FILE = "README.md"
 HISTORY_FILE = "history.png"
 MERGED_FOLDER = "merged"
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".npz")
 
 
 def publish(folder: Path, hub: HubConfig) -> str:
@@ -44,7 +45,12 @@ def publish(folder: Path, hub: HubConfig) -> str:
 def prepare_publication(folder: Path, hub: HubConfig) -> dict[str, Path]:
     """Path in the repository -> file; the card and the picture are written, nothing is sent."""
     result = finished_run(folder)
-    model_folder = folder / MODEL_FOLDER
+    model_folder, written = folder / MODEL_FOLDER, result.saved_files
+    if written is None:
+        raise UserError(
+            f"the run in {str(folder)!r} was saved by an earlier version, which kept no list of "
+            f"its files: remove {RESULT_FILE} and {MODEL_FOLDER}/ there and repeat its command"
+        )
     adapter = (model_folder / "adapter_config.json").is_file()
     if adapter and hub.adapter_only:
         check_base(_base_of(model_folder))
@@ -60,14 +66,11 @@ def prepare_publication(folder: Path, hub: HubConfig) -> dict[str, Path]:
     contents: Contents = "adapter" if adapter else "model"
     if adapter and not hub.adapter_only:
         model_folder, contents = _merged(folder), "merged"
-    files = {
-        path.relative_to(model_folder).as_posix(): path
-        for path in sorted(model_folder.rglob("*"))
-        if path.is_file()
-    }
-    pickles = [name for name in files if name.endswith(PICKLES)]
-    if pickles:
-        raise UserError(f"{model_folder} holds {', '.join(pickles)}, which may run code: remove it")
+        names = [path.relative_to(model_folder) for path in files_below(model_folder)]
+    else:
+        inside = [name for name in written if name.startswith(f"{MODEL_FOLDER}/")]
+        names = [Path(name).relative_to(MODEL_FOLDER) for name in inside]
+    files = {name.as_posix(): model_folder / name for name in sorted(names)}
     plot_history(result, folder / HISTORY_FILE)
     card = model_card(
         result,
@@ -98,6 +101,8 @@ def finished_run(folder: Path) -> RunResult:
     path = folder / RESULT_FILE
     if not path.is_file():
         raise UserError(f"{str(folder)!r} is no folder of a run: it has no {RESULT_FILE}")
+    if (problem := damage(folder)) is not None:
+        raise UserError(f"{problem}. Repeat the run's command, which makes it whole")
     result = RunResult.load(path)
     if result.status != "succeeded" or not (folder / MODEL_FOLDER).is_dir():
         raise UserError(

@@ -46,7 +46,8 @@ def adapter_base(folder: Path) -> ModelConfig:
     if Path(base).is_absolute() and not Path(base).exists():
         raise UserError(
             f"the adapter {str(folder)!r} needs its base {base!r}, which is not on this machine: "
-            f"copy it there, or change base_model_name_or_path in {ADAPTER_FILE}"
+            "copy it there, or copy the adapter to a folder of its own and change "
+            f"base_model_name_or_path in its {ADAPTER_FILE}"
         )
     return ModelConfig(checkpoint=base, revision=adapter.revision)
 

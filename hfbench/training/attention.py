@@ -24,6 +24,7 @@ from hfbench.models.attention import can_write_out, written_out
 from hfbench.training.probe import Probe
 from hfbench.training.rounds import measured_for_all, medians
 
+AS_LOADED, WRITTEN_OUT = "as loaded", "written out"
 MIN_GAIN = 1.1  # so many times as fast must the other way be
 DROPOUT_NAMES = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
 SAMPLES = 4  # of a measured pass: enough to tell, because samples are computed one by one
@@ -69,13 +70,26 @@ class AttentionChoice:
 
 
 @contextmanager
-def fastest_attention(model: nn.Module, probe: Probe, accelerator: Accelerator) -> Iterator[str]:
+def fastest_attention(
+    model: nn.Module, probe: Probe, accelerator: Accelerator, kept: str | None = None
+) -> Iterator[str]:
     """Within, the model computes its attention by the way that was measured to be faster here.
 
     GPUs keep what the model has, as do models without PyTorch's function or without another way.
+    ``kept``: the way of a run that goes on.
 
     Yields ``as loaded`` or ``written out``.
     """
+    if kept is None:
+        kept = _fastest(model, probe, accelerator)
+    if kept == AS_LOADED:
+        yield kept
+        return
+    with written_out(model):
+        yield kept
+
+
+def _fastest(model: nn.Module, probe: Probe, accelerator: Accelerator) -> str:
     choice = None
     if accelerator.device.type == "cpu" and can_write_out(model):
         try:
@@ -88,11 +102,7 @@ def fastest_attention(model: nn.Module, probe: Probe, accelerator: Accelerator) 
             accelerator.print(f"attention: as loaded, {error}")
         if choice is not None:
             accelerator.print(f"attention, {sizes}: {choice}")
-    if choice is None or choice.as_loaded:
-        yield "as loaded"
-        return
-    with written_out(model):
-        yield "written out"
+    return AS_LOADED if choice is None or choice.as_loaded else WRITTEN_OUT
 
 
 def choose_attention(sizes: AttentionSizes) -> AttentionChoice:

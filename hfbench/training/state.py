@@ -155,6 +155,11 @@ def load_state(
     return _progress(newest)
 
 
+def has_state(folder: Path) -> bool:
+    """Whether a run may go on in ``folder``."""
+    return bool(_kept(folder / STATE))
+
+
 def clear(folder: Path, accelerator: Accelerator) -> None:
     """Remove what an earlier training left in ``folder``: its states and its best parameters."""
     if accelerator.is_main_process:
