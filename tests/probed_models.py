@@ -65,11 +65,17 @@ def other_model(name: str) -> nn.Module:
         "num_attention_heads": 4,
         "intermediate_size": 128,
     }
-    if name == "deberta":
+    if name in ("deberta", "deberta-with-convolution"):
+        relative = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}
+        if name != "deberta":
+            relative |= {"conv_kernel_size": 3}
         config = transformers.DebertaV2Config(
-            relative_attention=True, pos_att_type=["p2c", "c2p"], **common, **small
+            norm_rel_ebd="layer_norm", **relative, **common, **small
         )
         return transformers.DebertaV2ForSequenceClassification(config)
+    if name == "mpnet":
+        config = transformers.MPNetConfig(**common, **small)
+        return transformers.MPNetForSequenceClassification(config)
     if name == "albert":
         config = transformers.AlbertConfig(embedding_size=32, **common, **small)
         return transformers.AlbertForSequenceClassification(config)

@@ -44,7 +44,9 @@ def gradients(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("strategy", ["full", "last_1", "lora", "dora", "ia3", "bitfit"])
-@pytest.mark.parametrize("name", ["bert", "vit", "distilbert", "deberta", "timm"])
+@pytest.mark.parametrize(
+    "name", ["bert", "vit", "distilbert", "deberta", "deberta-with-convolution", "timm"]
+)
 def test_logits_and_gradients_are_those_of_all_positions(name: str, strategy: str) -> None:
     model, narrow, batch = with_strategy(name, strategy)
     model.eval()
@@ -78,6 +80,13 @@ def test_of_the_last_block_only_queries_keys_and_values_see_every_position(name:
     per_position = 2 * (hidden**2 + 2 * hidden * inside)  # output projection, MLP
     with narrow:
         assert everything - flops() == samples * left_out * per_position
+
+
+def test_what_runs_before_the_last_block_is_left_alone_whatever_its_name_is() -> None:
+    """DeBERTa-v2's convolution stands beside the blocks and runs behind the first of them."""
+    _, narrow, _ = with_strategy("deberta-with-convolution", "full")
+    with narrow as names:
+        assert names == ("deberta.encoder.layer.3.attention.output",)
 
 
 @pytest.mark.parametrize("name", ["wav2vec2", "gpt2", "albert"])

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 import transformers
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from live_step import make_batch, make_model
 from network_zoo import NETWORKS as ZOO
 from probed_models import Samples, collate, other_model, probe_of
@@ -178,16 +180,22 @@ def opened(model: nn.Module, batch: dict[str, Tensor], strategy: str) -> Any:
     )
 
 
-NETWORKS = ["distilbert", "gpt2", "deberta", "timm", "wav2vec2"]
+NETWORKS = [
+    "distilbert",
+    "gpt2",
+    "deberta",  # its relative positions are normed before the first block and read in every one
+    "deberta-with-convolution",
+    "mpnet",  # so are these
+    "timm",
+    "wav2vec2",
+]
 
 
 @pytest.mark.parametrize(
     ("name", "strategy"),
     [*itertools.product(NETWORKS, ["head", "last_2"]), ("albert", "head")],  # has only one block
 )
-def test_other_architectures_give_their_own_predictions_or_none(
-    name: str, strategy: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_architectures_give_their_own_predictions(name: str, strategy: str) -> None:
     batch = make_batch({"timm": "vit"}.get(name, name if name == "wav2vec2" else "bert"))
     model, prefix = opened(other_model(name), batch, strategy)
     model.eval()
@@ -195,9 +203,7 @@ def test_other_architectures_give_their_own_predictions_or_none(
     with torch.no_grad():
         expected = model(**collate([samples[i] for i in range(len(samples))])).logits
     with prefix as (splits, record), torch.no_grad():
-        if record is None:  # said why
-            assert name == "deberta", capsys.readouterr().out
-            return
+        assert record is not None
         stored = splits["train"].read_batch(range(len(samples)), torch.device("cpu"))
         assert STORED in stored
         torch.testing.assert_close(model(**stored).logits, expected, rtol=1e-4, atol=1e-5)
@@ -259,6 +265,103 @@ def test_a_model_that_passes_more_than_its_hidden_states_is_computed_in_every_st
     with prefix as (_, record):
         assert record is None
     assert "Bypass gives other predictions without it" in capsys.readouterr().out
+    assert list(store.entries_folder().glob("*")) == []  # known before anything was computed
+
+
+def test_what_differs_only_in_gradients_is_computed_in_every_step(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A fresh gate of 0 hides what it multiplies, until it has trained."""
+
+    class Gated(transformers.BertForSequenceClassification):
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.gate = nn.Parameter(torch.zeros(()))
+
+        def forward(self, **batch: Any) -> Any:  # type: ignore[override]
+            first: list[Tensor] = []
+            block = self.bert.encoder.layer[0]
+            handle = block.register_forward_hook(lambda m, a, output: first.append(output))
+            outputs = super().forward(**batch)
+            handle.remove()
+            outputs.loss = outputs.loss + self.gate * first[-1].abs().mean()
+            return outputs
+
+    _, prefix = opened(Gated(make_model("bert").config), make_batch("bert"), "last_2")
+    with prefix as (_, record):
+        assert record is None
+    assert "Gated gives other gradients of gate without it" in capsys.readouterr().out
+
+
+def test_a_layer_that_trains_and_runs_inside_the_prefix_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = other_model("deberta-with-convolution")
+    structure = find_structure(model)
+    model = apply_strategy(model, structure, parse_strategy("last_1"))
+    model.deberta.encoder.conv.requires_grad_(True)
+    probe = probe_of(model, make_batch("bert"))
+    splits: Any = {"train": probe.train}
+    with stored_prefix(model, structure, splits, probe, visits=100, accelerator=Accelerator()) as (
+        _,
+        record,
+    ):
+        assert record is None
+    assert "deberta.encoder.conv.conv, which trains, runs before it ends" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.fixture
+def bf16() -> Iterator[Accelerator]:
+    AcceleratorState._reset_state()
+    yield Accelerator(mixed_precision="bf16", cpu=True)
+    AcceleratorState._reset_state()
+
+
+@pytest.mark.parametrize("name", ["bert", "mpnet"])
+def test_in_bfloat16_what_is_stored_is_off_by_no_more_than_bfloat16_is(
+    name: str, bf16: Accelerator
+) -> None:
+    batch = make_batch("bert")
+    model = other_model(name)
+    structure = find_structure(model)
+    model = apply_strategy(model, structure, parse_strategy("last_1"))
+    probe = probe_of(model, batch)
+    splits: Any = {"train": probe.train}
+    indices = range(len(batch["labels"]))
+    with torch.no_grad():
+        exact = probe.predictions(probe.batch_of(indices))
+        with bf16.autocast():
+            whole = probe.predictions(probe.batch_of(indices))
+    with (
+        stored_prefix(model, structure, splits, probe, visits=100, accelerator=bf16) as (
+            opened_splits,
+            record,
+        ),
+        torch.no_grad(),
+        bf16.autocast(),
+    ):
+        assert record is not None
+        stored: Any = opened_splits["train"]
+        found = probe.predictions(stored.read_batch(indices, torch.device("cpu")))
+    assert (found - exact).abs().max() <= 3 * (whole - exact).abs().max() + 0.01 * exact.abs().max()
+
+
+def test_rows_that_are_off_by_more_than_rounding_are_not_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = store.Rows.read
+
+    def shifted(self: store.Rows, indices: Any) -> Tensor:
+        rows = read(self, indices)
+        return rows + 0.1 * torch.linspace(-1, 1, rows.shape[-1])
+
+    monkeypatch.setattr(store.Rows, "read", shifted)
+    _, prefix = opened(make_model("bert"), make_batch("bert"), "last_2")
+    with prefix as (_, record):
+        assert record is None
+    assert "with what is stored predictions are" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_any, tree_map_only
 from torch.utils.hooks import RemovableHandle
 
+from hfbench.models.calls import record_calls
 from hfbench.models.module_tree import is_attention
 from hfbench.models.structure import Structure, canonical_name
-from hfbench.training.prefix.cut import NOT_UNDERSTOOD, answering
+from hfbench.training.prefix.stand_ins import NOT_UNDERSTOOD, answering
 from hfbench.training.prefix.writing import all_agree
 from hfbench.training.probe import Probe
 
@@ -97,11 +98,16 @@ class _Search:
             for name in (*structure.final, *structure.pooler)
             for inner, module in (modules[name].named_modules() if name in modules else ())
         )
+        calls = record_calls(model, self._logits)
         self.candidates = {
             name: module
             for name, module in modules.items()
-            if name in structure.final
-            or any(name.startswith(f"{outer}.") for outer in (last, *structure.final))
+            if (
+                name in structure.final
+                or any(name.startswith(f"{outer}.") for outer in (last, *structure.final))
+            )
+            # What an earlier block reads cannot be tried: that block answers as once.
+            and calls.runs_from(name, calls.starts[last])
         }
 
     def find(self) -> dict[str, Narrow]:

@@ -16,13 +16,16 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hfbench.models.structure import Structure
+from hfbench.models.calls import record_calls
+from hfbench.models.structure import Structure, canonical_name
 from hfbench.results import PrefixRecord
 from hfbench.training.batching import SampleSource
 from hfbench.training.prefix import store
-from hfbench.training.prefix.cut import NOT_UNDERSTOOD, Cut, CutError, Place, find_place
+from hfbench.training.prefix.cut import Cut, Place, find_place
 from hfbench.training.prefix.key import PrefixKeys
+from hfbench.training.prefix.proof import OTHER_SIZES, Whole, disagreement, whole_model
 from hfbench.training.prefix.samples import DigestedSource, StoredSamples
+from hfbench.training.prefix.stand_ins import NOT_UNDERSTOOD, CutError
 from hfbench.training.prefix.writing import all_agree, write_entry
 from hfbench.training.probe import Probe, difference
 
@@ -31,7 +34,13 @@ Splits = Mapping[str, SampleSource]
 SLACK = 0.1  # by which share of the longest the samples of a batch may differ, to fill batches
 LEAST_SHARE = 0.05  # of the forward pass: a prefix that costs less is not worth reading
 LEAST_VISITS = 1.5  # of every training sample: storing costs one
-TOLERANCE = {"no": 1e-4, "fp16": 0.01, "bf16": 0.05}  # of the largest prediction
+ROUNDINGS = 3  # so many times what the run's precision changes may what is stored be off,
+# and one rounding of it
+ROUNDING = {
+    "no": OTHER_SIZES,
+    "fp16": torch.finfo(torch.float16).eps,
+    "bf16": torch.finfo(torch.bfloat16).eps,
+}
 
 
 class _DeclinedError(Exception):
@@ -106,6 +115,7 @@ class _Prefix:
         if not expected.any():
             raise _DeclinedError("all predictions are 0 before training, so none can be compared")
         cut = self._cut(place)
+        self._check_order(cut)
         keys = PrefixKeys(
             self.model,
             self.structure,
@@ -127,14 +137,15 @@ class _Prefix:
         passes = visits / len(self.splits["train"])
         if "train" in missing and not always and passes < LEAST_VISITS:
             raise _DeclinedError("this training reads most samples only once")
+        whole = self._prove(cut)
         self._make_room(cut, missing)
         for name in missing:
             digest = digests[name]
-            earlier = None if digest is None else self._earlier(keys, cut, digest)
+            earlier = None if digest is None else self._earlier(keys, cut, digest, whole)
             self._compute(name, entries[name], cut, earlier)
         stored = {name: self._open(name, key, stack) for name, key in entries.items()}
         stack.enter_context(cut.installed())
-        self._prove(stored["train"], expected)
+        self._compare(stored["train"], expected, whole)
         return stored, PrefixRecord(
             place=str(cut.place),
             seconds=time.perf_counter() - started,
@@ -154,6 +165,7 @@ class _Prefix:
                     cut = Cut(self.model, self.structure, Place(place.blocks))
             if not cut.place.backbone and cut.place.blocks == self.structure.depth:
                 cut.find_positions(self.probe.batch, self.probe.is_finite)
+            cut.find_embeddings(self.probe.batch, self.probe.is_finite)
             with FlopCounterMode(display=False) as of_prefix:
                 self.row = cut.output(self.probe.batch_of(self.probe.indices[:1]))[0]
             self.positions = cut.length
@@ -176,15 +188,36 @@ class _Prefix:
         broadcast_object_list(missing)
         return missing[0]
 
-    def _earlier(self, keys: PrefixKeys, cut: Cut, digest: str) -> tuple[Cut, str] | None:
+    def _check_order(self, cut: Cut) -> None:
+        """Decline where something that trains runs before the prefix ends."""
+        calls = record_calls(self.model, lambda: self.model(**self.probe.batch))
+        end = cut.end(calls)
+        for name, parameter in self.model.named_parameters():
+            owner = calls.owner(canonical_name(name))
+            around = owner in ("", *self.structure.containers)  # of a parameter without a module
+            if parameter.requires_grad and not around and not calls.runs_from(owner, end):
+                raise _DeclinedError(f"{owner}, which trains, runs before it ends")
+
+    def _earlier(
+        self, keys: PrefixKeys, cut: Cut, digest: str, whole: Whole
+    ) -> tuple[Cut, str] | None:
         """A shorter prefix of this model whose output is stored already: the longest one."""
         longest = cut.place.blocks if cut.place.backbone else cut.place.blocks - 1
         for blocks in range(longest, -1, -1):
             shorter = Cut(self.model, self.structure, Place(blocks))
             key = keys.key(shorter.place, digest, leaf=shorter.leaf, positions=shorter.positions)
-            if not self._missing({"earlier": key}):
+            if not self._missing({"earlier": key}) and self._is_proven(shorter, whole):
                 return shorter, key
         return None
+
+    def _is_proven(self, shorter: Cut, whole: Whole) -> bool:
+        """Whether a model that goes on from a shorter prefix is the same, as it is from its own."""
+        try:
+            shorter.find_embeddings(self.probe.batch, self.probe.is_finite)
+            problem = disagreement(shorter, self.probe, whole, self._rows_of_probe(shorter))
+        except NOT_UNDERSTOOD as error:
+            problem = str(error)
+        return all_agree(self.accelerator, problem is None)
 
     def _compute(self, name: str, key: str, cut: Cut, earlier: tuple[Cut, str] | None) -> None:
         samples = self.splits[name]
@@ -241,17 +274,40 @@ class _Prefix:
         if problem[0] is not None:
             raise _DeclinedError(f"its output cannot be stored: {problem[0]}")
 
-    def _prove(self, stored: StoredSamples, expected: Tensor) -> None:
-        """Decline where the model's predictions are others with what is stored."""
+    def _rows_of_probe(self, cut: Cut) -> list[int] | None:
+        """How many positions of each probed sample are stored, where its padding is not."""
+        lengths = self.lengths["train"]
+        if lengths is None or not (self._may_differ() and cut.rows_have_length):
+            return None
+        return [lengths[index] for index in self.probe.indices]
+
+    def _prove(self, cut: Cut) -> Whole:
+        """Decline where the model computes anything else behind the prefix, before it is stored."""
+        name = type(self.model).__name__
+        try:
+            whole = whole_model(self.probe)
+            problem = disagreement(cut, self.probe, whole, self._rows_of_probe(cut))
+        except NOT_UNDERSTOOD as error:
+            raise _DeclinedError(f"without it the model fails: {error}") from error
+        if not all_agree(self.accelerator, problem is None):
+            raise _DeclinedError(f"{name} gives {problem or 'another process other numbers'}")
+        return whole
+
+    def _compare(self, stored: StoredSamples, expected: Tensor, whole: Whole) -> None:
+        """Decline where what is stored is off by more than the run's precision is."""
+        precision = self.accelerator.mixed_precision
+        own = difference(expected, whole.predictions)
         batch = stored.read_batch(self.probe.indices, self.accelerator.device)
         try:
             found = self.probe.predictions(batch)
         except NOT_UNDERSTOOD as error:
             raise _DeclinedError(f"without it the model fails: {error}") from error
-        off = difference(found, expected)
-        if not all_agree(self.accelerator, off <= TOLERANCE[self.accelerator.mixed_precision]):
-            name = type(self.model).__name__
-            raise _DeclinedError(f"{name} gives other predictions without it ({off:.2%} off)")
+        off = difference(found, whole.predictions)
+        if not all_agree(self.accelerator, off <= ROUNDINGS * own + ROUNDING[precision]):
+            raise _DeclinedError(
+                f"with what is stored predictions are {off:.2g} of the largest off, where "
+                f"{precision} itself makes {own:.2g}"
+            )
 
     def _private_key(self, stack: ExitStack) -> str:
         """For a split whose contents nobody knows before they are read: deleted at the end."""

@@ -15,28 +15,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from hfbench.models.calls import Calls, record_calls
 from hfbench.models.structure import Structure, canonical_name
+from hfbench.training.prefix.stand_ins import (
+    BlockAnswer,
+    CutError,
+    Filled,
+    answering,
+    hidden_states,
+)
 
 STORED = "frozen_prefix"  # the batch's entry with the stored output
-
-
-class CutError(Exception):
-    """The model cannot be cut: the message says why."""
-
-
-# What the code of a model that nobody has seen may raise where some of its values are missing.
-NOT_UNDERSTOOD = (
-    CutError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-)
 
 
 @dataclass(frozen=True)
@@ -108,6 +99,8 @@ class Cut:
     positions: int | None = None
     leaf: int = 0  # which tensor of the backbone's output the head reads
     length: int = field(default=0, init=False)  # positions of the last output, read or not
+    read_behind: set[str] = field(default_factory=set)  # embeddings that are computed all the same
+    _spoilt: str | None = field(default=None, repr=False)  # embeddings that answer NaN
     _given: Tensor | None = field(default=None, repr=False)
     _output: tuple[list[Any], TreeSpec] | None = field(default=None, repr=False)
 
@@ -154,11 +147,11 @@ class Cut:
             )
         elif self.place.blocks:
             handle = self._block(self.place.blocks - 1).register_forward_hook(
-                lambda module, args, outputs: stop(self._read(_hidden(outputs)))
+                lambda module, args, outputs: stop(self._read(hidden_states(outputs)))
             )
         else:
             handle = self._block(0).register_forward_pre_hook(
-                lambda module, args: stop(self._read(_hidden(args)))
+                lambda module, args: stop(self._read(hidden_states(args)))
             )
         try:
             yield
@@ -219,6 +212,35 @@ class Cut:
             with self.installed():
                 self.positions = 1 if finite(self.model(**batch, **{STORED: changed})) else None
 
+    def find_embeddings(self, batch: dict[str, Tensor], finite: Callable[[Any], bool]) -> None:
+        """Find out which embeddings are read behind the prefix too: they are computed all the same.
+
+        These are the ones that run later than the prefix, and those whose answer flows past it
+        (MPNet's and T5's relative positions): predictions are not finite when they give NaN.
+        """
+        if self.place.backbone:
+            return
+        rows = self.output(batch)
+        calls = record_calls(self.model, lambda: self.model(**batch))
+        end = self.end(calls)
+        for name in self.structure.embeddings:
+            if name not in calls.starts:
+                continue
+            self._spoilt = name
+            with self.installed():
+                is_read = not finite(self.model(**batch, **{STORED: rows}))
+            self._spoilt = None
+            if is_read or not calls.runs_until(name, end):
+                self.read_behind.add(name)
+
+    def end(self, calls: Calls) -> int:
+        """When the prefix ends in a pass whose calls were recorded."""
+        if self.place.backbone:
+            return calls.ends[self.structure.backbone]
+        if self.place.blocks:
+            return calls.ends[self.structure.blocks[self.place.blocks - 1]]
+        return calls.starts[self.structure.blocks[0]]
+
     # -- leaving it out -------------------------------------------------------------------------
 
     @contextmanager
@@ -247,12 +269,13 @@ class Cut:
                 stack.enter_context(self._replaced(backbone, self._as_backbone))
             else:
                 for name in self.structure.embeddings:
-                    if name in self.modules:
-                        shapes = _Shapes(self.modules[name])
-                        stack.enter_context(self._replaced(shapes.module, shapes.zeros))
+                    if name in self.modules and name not in self.read_behind:
+                        value = float("nan") if name == self._spoilt else 0.0
+                        filled = Filled(self.modules[name], value)
+                        stack.enter_context(self._replaced(filled.module, filled))
                 for index in range(self.place.blocks):
                     last = index == self.place.blocks - 1
-                    answer = _BlockAnswer(self._block(index), self._stored_like if last else None)
+                    answer = BlockAnswer(self._block(index), self._stored_like if last else None)
                     stack.enter_context(self._replaced(answer.module, answer))
                 if self.place.blocks == 0:
                     first = self._block(0)
@@ -289,7 +312,7 @@ class Cut:
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if self._given is None:
             return None
-        return (_lengthened(self._given, _hidden(args).shape[1]), *args[1:]), kwargs
+        return (_lengthened(self._given, hidden_states(args).shape[1]), *args[1:]), kwargs
 
     def _block(self, index: int) -> nn.Module:
         return self.modules[self.structure.blocks[index]]
@@ -304,92 +327,6 @@ class _Kind:
 
     def empty(self, device: torch.device) -> Tensor:
         return torch.empty((0,) * self.ndim, dtype=self.dtype, device=device)
-
-
-class _BlockAnswer:
-    """Answers as a block would, with the hidden states that it got, or with ``stored`` ones.
-
-    In what they come (bare, in a tuple) is asked of the block's own code, once.
-    """
-
-    def __init__(self, module: nn.Module, stored: Callable[[Tensor], Tensor] | None) -> None:
-        self.module, self.stored = module, stored
-        self.own = module.forward
-        self.form: tuple[list[Any], TreeSpec] | None = None
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        hidden = _hidden(args)
-        if self.form is None:
-            self.form = tree_flatten(_on_meta(self.module, self.own, args, kwargs))
-            if any(isinstance(leaf, Tensor) for leaf in self.form[0][1:]):
-                raise CutError("its blocks give more than their hidden states")
-        leaves, spec = self.form
-        answer = hidden if self.stored is None else self.stored(hidden)
-        return tree_unflatten([answer, *leaves[1:]], spec)
-
-
-class _Shapes:
-    """Answers as a module would, with zeros.
-
-    The shapes come from the module's own code on the meta device, once for each shape of input.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module, self.own = module, module.forward
-        self.known: dict[Any, tuple[list[Any], TreeSpec]] = {}
-
-    def zeros(self, *args: Any, **kwargs: Any) -> Any:
-        inputs, _ = tree_flatten((args, kwargs))
-        tensors = [x for x in inputs if isinstance(x, Tensor)]
-        key = tuple((tuple(x.shape), x.dtype) for x in tensors)
-        if key not in self.known:
-            self.known[key] = tree_flatten(_on_meta(self.module, self.own, args, kwargs))
-        leaves, spec = self.known[key]
-        answers = [
-            torch.zeros(leaf.shape, dtype=leaf.dtype, device=tensors[0].device)
-            if isinstance(leaf, Tensor)
-            else leaf
-            for leaf in leaves
-        ]
-        return tree_unflatten(answers, spec)
-
-
-def _on_meta(
-    module: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
-    """What ``module`` gives by its own ``forward``, without its numbers."""
-
-    def like(tensor: Tensor) -> Tensor:
-        return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-
-    # Whoever counts the operations of a step must not see these.
-    with _disable_current_modes(), torch.no_grad(), answering(module, forward):
-        named = (*module.named_parameters(), *module.named_buffers())
-        weights = {name: like(tensor) for name, tensor in named}
-        moved = tree_map_only(Tensor, like, (args, kwargs))
-        return torch.func.functional_call(module, weights, *moved)
-
-
-@contextmanager
-def answering(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Within, ``module`` answers by ``forward``."""
-    before = module.__dict__.get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        if before is None:
-            del module.forward
-        else:
-            module.forward = before
-
-
-def _hidden(values: Any) -> Tensor:
-    """The hidden states among a block's inputs or outputs: (samples, positions, ...)."""
-    first = values if isinstance(values, Tensor) else next(iter(values), None)
-    if not isinstance(first, Tensor) or not first.is_floating_point() or first.ndim < 3:
-        raise CutError("its blocks do not take and give hidden states as their first value")
-    return first
 
 
 def _kind(leaf: Any) -> Any:
