@@ -13,7 +13,12 @@ from hfbench.errors import UserError
 from hfbench.exits import WORK_GOES_ON, guarded
 from hfbench.layers_command import add_layers_parser, layers
 from hfbench.plan_command import add_plan_parser
-from hfbench.predict_command import add_predict_parser, predict
+from hfbench.predict_command import (
+    add_excel_argument,
+    add_predict_parser,
+    check_excel_argument,
+    predict,
+)
 from hfbench.push_command import (
     add_push_parser,
     check_before_training,
@@ -151,6 +156,7 @@ def _add_params(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "lora:r=8,targets=all_linear (default: what suits the network)",
     )
     params.add_argument("--format", choices=("table", "markdown", "csv", "json"), default="table")
+    add_excel_argument(params)
     params.add_argument(
         "--plot", metavar="FILE", help="draw trainable parameters over depth (png, svg or pdf)"
     )
@@ -302,6 +308,7 @@ def _params(options: argparse.Namespace) -> int:
     from hfbench.report.depth_plot import check_image_path, plot_over_depth
     from hfbench.report.parameter_tables import format_counts
 
+    check_excel_argument(options, options.format)
     image = None if options.plot is None else Path(options.plot)
     if image is not None:
         check_image_path(image)
@@ -319,7 +326,7 @@ def _params(options: argparse.Namespace) -> int:
     for_programs = options.format in FOR_PROGRAMS
     for note in counts.notes if for_programs else ():
         print(note, file=sys.stderr)
-    _answer(options, format_counts(counts, options.format))
+    _answer(options, format_counts(counts, options.format, excel_safe=options.excel_safe))
     if image is not None:
         print(f"image: {image}", file=sys.stderr if for_programs else sys.stdout)
     return 0

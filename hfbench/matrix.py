@@ -26,6 +26,7 @@ from hfbench.record import finished_result, run_name
 from hfbench.spelling import COMPARE
 from hfbench.start import prepare_child
 from hfbench.status import working
+from hfbench.streams import lasting
 
 PATIENCE_SECONDS = 10.0  # for a run that was interrupted to put away what is open
 
@@ -208,6 +209,6 @@ def _run_in_child(config: RunConfig, brief: bool, debug: bool, log: Path | None)
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
             reports = stack.enter_context(log.open("a", encoding="utf-8"))
-            stack.enter_context(contextlib.redirect_stdout(reports))
+            stack.enter_context(contextlib.redirect_stdout(lasting(reports)))
         code = guarded(action, debug=debug, spelling=COMPARE)
     sys.exit(code)

@@ -51,6 +51,7 @@ def add_predict_parser(commands: Any) -> argparse.ArgumentParser:
         choices=("table", "json", "csv"),
         help="default: table, or what the ending of --output says",
     )
+    add_excel_argument(parser)
     parser.add_argument("--output", metavar="FILE", help="write there instead of to the terminal")
     parser.add_argument("--debug", action="store_true", help="show tracebacks of user errors")
     return parser
@@ -65,6 +66,7 @@ def predict(options: argparse.Namespace) -> str:
     if output is not None:
         check_place(output, f"--output {options.output!r}", "file")
     style: Format = options.format or _ENDINGS.get("" if output is None else output.suffix, "table")
+    check_excel_argument(options, style)
 
     with working("loading the libraries"):
         import torch
@@ -101,12 +103,32 @@ def predict(options: argparse.Namespace) -> str:
         "notes": notes,
     }
     text = format_predictions(
-        inputs.names, answers, style, answer_name=trained.task.answer_name, about=about
+        inputs.names,
+        answers,
+        style,
+        answer_name=trained.task.answer_name,
+        about=about,
+        excel_safe=options.excel_safe,
     )
     if output is None:
         return text
     write_whole(output, text)
     return f"predictions: {output}\n"
+
+
+def add_excel_argument(parser: argparse.ArgumentParser) -> None:
+    """Of every command that writes CSV."""
+    parser.add_argument(
+        "--excel-safe",
+        action="store_true",
+        help="of CSV: an apostrophe before texts that spreadsheets take for formulas (= + - @)",
+    )
+
+
+def check_excel_argument(options: argparse.Namespace, style: str) -> None:
+    """Raises UserError for another format than CSV."""
+    if options.excel_safe and style != "csv":
+        raise UserError(f"--excel-safe is for --format csv; this is {style}")
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,14 +15,16 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 import soundfile
+from transformers import BertConfig
 
-from hfbench.config import load_config
+from hfbench.config import ModelConfig, load_config
 from hfbench.conversion import parse_value
 from hfbench.data.audio import MAX_SAMPLES, decode_audio
 from hfbench.data.idx import read_idx
 from hfbench.data.media import decode_image
 from hfbench.data.tables import load_table
 from hfbench.errors import UnreadableError, UserError
+from hfbench.models import loading
 from hfbench.models.bundled import resolve_checkpoint
 from hfbench.models.configuration import find_configuration
 from hfbench.models.weight_files import require_whole
@@ -246,3 +248,14 @@ def test_configurations_cannot_stand_for_more_than_they_are(tmp_path: Path, prob
 
 def test_references_that_stand_for_little_are_followed() -> None:
     assert parse_value("{a: &x [1, 2], b: *x}", "") == {"a": [1, 2], "b": [1, 2]}
+
+
+def test_an_index_of_the_hub_is_read_before_any_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a.weight": "shard.bin"}}))
+    monkeypatch.setattr(loading, "hf_hub_download", lambda *_, **__: str(index))
+    source = ModelConfig(checkpoint="nobody/sharded")
+    with pytest.raises(UserError, match=r"names shard\.bin"):
+        loading.load_model(source, BertConfig(), None)

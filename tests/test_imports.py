@@ -87,6 +87,7 @@ LAYERS = {
     "hfbench.quiet": 0,
     "hfbench.spelling": 0,
     "hfbench.streams": 0,
+    "hfbench.terminal_text": 0,
     "hfbench.start": 3,
     "hfbench.__main__": 3,
     "hfbench": 0,

@@ -296,7 +296,7 @@ def test_many_labels_are_folded_and_none_is_left_out() -> None:
     )
     text = card_of(result)
     assert text.count("<details>") == 2
-    assert text.count("| `kind 29 \\| x` | 10 | 1.0000 | 1.0000 | 1.0000 |") == 1
+    assert text.count("| <code>kind 29 &#124; x</code> | 10 | 1.0000 | 1.0000 | 1.0000 |") == 1
 
 
 def test_a_run_without_a_prediction_has_a_card() -> None:

@@ -6,7 +6,7 @@ No code from a repository is ever run.
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,7 +25,13 @@ from hfbench.models.bundled import resolve_checkpoint
 from hfbench.models.configuration import CONFIG_FILE
 from hfbench.models.heads import tasks_of
 from hfbench.models.timm_models import network_arguments, weights_repository, wrapper_values
-from hfbench.models.weight_files import WEIGHTS_FILE, require_whole, stored_names
+from hfbench.models.weight_files import (
+    INDEX_FILE,
+    WEIGHTS_FILE,
+    require_whole,
+    shards_of,
+    stored_names,
+)
 from hfbench.models.weights import Found, require_fit, wrapped_names, wrapper_mappings
 from hfbench.plain_json import read_json
 from hfbench.results import WeightsRecord
@@ -122,6 +128,12 @@ def load_model(model: ModelConfig, config: "PreTrainedConfig", model_class: Any)
             hf_hub_download(weights_name(model), WEIGHTS_FILE, revision=model.revision)
         if Path(source).is_dir():
             require_whole(Path(source))
+        elif not isinstance(
+            try_to_load_from_cache(source, WEIGHTS_FILE, revision=model.revision), str
+        ):
+            index = _file(replace(model, checkpoint=source), INDEX_FILE)
+            if index is not None:
+                shards_of(index)
         loaded, found = _read(model, config, model_class)
         stored = stored_names(source, model.revision) if found.missing else []
         wrapped = wrapped_names(stored)
@@ -262,27 +274,32 @@ def _source(model: ModelConfig) -> dict[str, Any]:
 
 def _json_values(model: ModelConfig, file_name: str) -> dict[str, Any]:
     """What a file of the checkpoint holds; empty where there is none (timm has no preprocessor)."""
-    model = _holder(model, file_name)
-    source = resolve_checkpoint(model.checkpoint)
-    path = Path(source) / file_name
-    if not Path(source).is_dir():
-        with hub_errors("checkpoint", model.checkpoint):
-            try:
-                path = Path(hf_hub_download(source, file_name, revision=model.revision))
-            except LocalEntryNotFoundError:  # the hub does not answer
-                found = try_to_load_from_cache(source, file_name, revision=model.revision)
-                if found is None or isinstance(found, str):
-                    raise
-                return {}  # it answered once that there is no such file
-            except EntryNotFoundError:
-                return {}
-    if not path.is_file():
+    path = _file(_holder(model, file_name), file_name)
+    if path is None:
         return {}
     try:
         values: dict[str, Any] = read_json(path)
     except ValueError as error:  # neither UTF-8 nor JSON
         raise UserError(f"{str(path)!r} is not valid JSON: {error}") from error
     return values
+
+
+def _file(model: ModelConfig, name: str) -> Path | None:
+    """Where a file of the checkpoint is, fetched from the hub; None where it has none."""
+    source = resolve_checkpoint(model.checkpoint)
+    path = Path(source) / name
+    if not Path(source).is_dir():
+        with hub_errors("checkpoint", model.checkpoint):
+            try:
+                path = Path(hf_hub_download(source, name, revision=model.revision))
+            except LocalEntryNotFoundError:  # the hub does not answer
+                found = try_to_load_from_cache(source, name, revision=model.revision)
+                if found is None or isinstance(found, str):
+                    raise
+                return None  # it answered once that there is no such file
+            except EntryNotFoundError:
+                return None
+    return path if path.is_file() else None
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def stored_names(source: str, revision: str | None) -> list[str]:
     if path is not None:
         return _names_in(path)
     index = _local(source, revision, INDEX_FILE)
-    return [] if index is None else list(_shards_of(index))
+    return [] if index is None else list(shards_of(index))
 
 
 def require_whole(folder: Path) -> None:
@@ -37,7 +37,7 @@ def require_whole(folder: Path) -> None:
         return
     if not (folder / INDEX_FILE).is_file():
         return
-    shard_of = _shards_of(folder / INDEX_FILE)
+    shard_of = shards_of(folder / INDEX_FILE)
     shards = sorted(set(shard_of.values()))
     absent = [shard for shard in shards if not (folder / shard).is_file()]
     if absent:
@@ -73,8 +73,11 @@ def _names_in(path: Path) -> list[str]:
         ) from error
 
 
-def _shards_of(index: Path) -> Mapping[str, str]:
-    """Name of a tensor -> name of its file."""
+def shards_of(index: Path) -> Mapping[str, str]:
+    """Name of a tensor -> name of its file.
+
+    Raises UserError for an index that does not say that, and for files of other kinds.
+    """
     try:
         shards = read_json(index)["weight_map"]
         if not all(isinstance(item, str) for pair in shards.items() for item in pair):

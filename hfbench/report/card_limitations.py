@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 from hfbench.report.card_metadata import (
     Source,
-    code_span,
     data_name,
     is_from_train,
     is_pretrained,
     problem_type,
 )
+from hfbench.report.markup import code_span, escaped
 from hfbench.report.tables import percent_text
 from hfbench.results import RunResult
 
@@ -35,7 +35,7 @@ def limitations_section(result: RunResult, *, checkpoint: Source, data: Source) 
 
 def _test_size(result: RunResult, data: Source) -> list[str]:
     count, accuracy = result.data["test"], result.test_metrics.get("accuracy")
-    text = f"Tested on {count:,} samples of {data_name(result, data)}"
+    text = f"Tested on {count:,} samples of {escaped(data_name(result, data))}"
     if is_from_train(result, "test"):
         text += ", taken from train before training"
     if result.config["data"]["max_eval_samples"] == count:
@@ -152,7 +152,7 @@ def _frozen(result: RunResult, checkpoint: Source) -> list[str]:
     share = percent_text(100 - result.parameters.trainable_percent)
     return [
         f"{result.parameters.frozen:,} parameters ({share} %) stayed frozen: what the data of "
-        f"`{checkpoint.name}` left in them is still there."
+        f"{code_span(checkpoint.name)} left in them is still there."
     ]
 
 

@@ -14,7 +14,9 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from hfbench.hub_access import BUNDLED
 from hfbench.models.pretraining import PRETRAINING, Pretraining
+from hfbench.report.markup import code_span
 from hfbench.results import UNTRAINED, RunResult
+from hfbench.terminal_text import visible
 
 Contents = Literal["model", "adapter", "merged"]
 SourceKind = Literal["hub", "bundled", "local"]
@@ -50,11 +52,12 @@ class Source:
     @property
     def pinned(self) -> str:
         """The name with the revision, or with where it is when it is not on the Hub."""
+        name = code_span(self.name)
         if self.kind == "local":
-            return f"`{self.name}` (local, not on the Hub)"
+            return f"{name} (local, not on the Hub)"
         if self.kind == "bundled":
-            return f"`{self.name}` (part of hfbench)"
-        return f"`{self.name}`" + (f" at revision `{self.revision}`" if self.revision else "")
+            return f"{name} (part of hfbench)"
+        return name + (f" at revision {code_span(self.revision)}" if self.revision else "")
 
     @property
     def pretraining(self) -> Pretraining | None:
@@ -70,7 +73,7 @@ def find_source(name: str, revision: str | None, *, local: Collection[str]) -> S
     if name.startswith(BUNDLED):
         return Source("bundled", name)
     if name in local or not _could_be_on_hub(name):
-        last = PureWindowsPath(name).name  # knows both kinds of slash
+        last = " ".join(visible(PureWindowsPath(name).name).split())  # knows both kinds of slash
         return Source("local", last if last.strip(".~") else "local folder")
     return Source("hub", name, revision)
 
@@ -161,11 +164,6 @@ def metric_title(name: str) -> str:
     kind, average = _kind_and_average(name)
     title = _TITLES.get(kind, kind.replace("_", " "))
     return title if average is None or kind == name else f"{title} ({average})"
-
-
-def code_span(text: str) -> str:
-    """Somebody's own text, such as a label, so that Markdown shows it as it is."""
-    return f"`{' '.join(text.split())}`"
 
 
 def _eval_results(result: RunResult, data: Source) -> Iterator[EvalResult]:

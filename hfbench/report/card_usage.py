@@ -11,6 +11,7 @@ from typing import Any
 
 from hfbench.errors import UserError
 from hfbench.report.card_metadata import Contents, Source, has_head, problem_type
+from hfbench.report.markup import code_span, fenced
 from hfbench.results import RunResult
 
 _MARK = "  # this repository, or the folder of a copy"
@@ -188,8 +189,8 @@ def usage_section(
     base = checkpoint if contents == "adapter" else None
     parts = [
         "## How to use it",
-        f"```\npip install {' '.join(_packages(usage, result, base))}\n```",
-        f"```python\n{_program(usage, result, repo_id=repo_id, revision=revision, base=base)}```",
+        fenced(f"pip install {' '.join(_packages(usage, result, base))}"),
+        fenced(_program(usage, result, repo_id=repo_id, revision=revision, base=base), "python"),
     ]
     if base is not None:
         parts.insert(2, _what_the_base_is(base, head=has_head(result)))
@@ -212,11 +213,11 @@ def _packages(usage: _Usage, result: RunResult, base: Source | None) -> list[str
 def _what_the_base_is(base: Source, *, head: bool) -> str:
     holds = f"This repository holds the adapter{' and the trained head' if head else ''}."
     if base.kind == "bundled":
-        return f"{holds} The base, `{base.name}`, comes with hfbench: install that too."
+        return f"{holds} The base, {code_span(base.name)}, comes with hfbench: install that too."
     if base.kind == "local":
         return (
-            f"{holds} The base, `{base.name}`, is not on the Hub: whoever trained this has it. "
-            "Set `BASE` to its folder."
+            f"{holds} The base, {code_span(base.name)}, is not on the Hub: whoever trained this "
+            "has it. Set `BASE` to its folder."
         )
     return f"{holds} The base, {base.pinned}, is fetched by its name."
 

@@ -17,6 +17,7 @@ from hfbench.compare import (
 from hfbench.report.tables import (
     MIB,
     Style,
+    bullet,
     heading_line,
     layout_table,
     paragraph,
@@ -98,7 +99,7 @@ def _comparison_section(groups: Sequence[Group], style: Style) -> str:
         *_predictions(groups, style),
     ]
     if failures:
-        items = [paragraph(f"- {failure}", style, indent="  ") for failure in failures]
+        items = [bullet(failure, style) for failure in failures]
         separator = "\n\n" if style == "markdown" else "\n"
         parts.append("Runs without a result:" + separator + "\n".join(items))
     return "\n\n".join(parts) + "\n"

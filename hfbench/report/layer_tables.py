@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from hfbench.layers import BlockCost, BlockLayer, LayerCost
-from hfbench.report.tables import Style, heading_line, layout_table, paragraph, wrap_label
+from hfbench.report.tables import Style, bullet, heading_line, layout_table, paragraph, wrap_label
 
 FORMULA_COLUMNS = 20
 _NO_BREAK_SPACE = "\u00a0"
@@ -56,8 +56,7 @@ def _layers_section(layers: Sequence[LayerCost], style: Style) -> str:
     )
     kinds = {cost.layer.kind.name: cost.layer.kind for cost in layers}
     items = [
-        paragraph(f"- {name}: {kind.multiply_adds} ({kind.work})", style, indent="  ")
-        for name, kind in kinds.items()
+        bullet(f"{name}: {kind.multiply_adds} ({kind.work})", style) for name, kind in kinds.items()
     ]
     parts = [heading_line("Layers compared", style), layout_table(headings, rows, style)]
     return "\n\n".join([*parts, paragraph(note, style), "\n".join(items)]) + "\n"

@@ -17,7 +17,6 @@ from hfbench.report.card_metadata import (
     Source,
     card_metadata,
     checkpoint_source,
-    code_span,
     data_name,
     data_source,
     has_head,
@@ -27,6 +26,7 @@ from hfbench.report.card_metadata import (
     scalars,
 )
 from hfbench.report.card_usage import usage_section
+from hfbench.report.markup import Markdown, code_span, escaped, escaped_line, fenced, folded
 from hfbench.report.tables import MIB, format_parameters, layout_table, percent_text, three_digits
 from hfbench.results import RESULT_FILE, RunResult
 
@@ -119,10 +119,10 @@ def _what_it_is(
 ) -> str:
     task = result.task.replace("_", " ")
     lines = [
-        f"# {repo_id.rpartition('/')[2]}",
-        f"A model for {task}: `{checkpoint.name}`, trained on {data_name(result, data)} with the "
-        f"strategy `{result.strategy}`: {_what_trained(result)}. This repository holds "
-        f"{_contents(result, contents)}.",
+        f"# {escaped(repo_id.rpartition('/')[2])}",
+        f"A model for {task}: {code_span(checkpoint.name)}, trained on "
+        f"{escaped(data_name(result, data))} with the strategy {code_span(result.strategy)}: "
+        f"{_what_trained(result)}. This repository holds {_contents(result, contents)}.",
     ]
     if result.primary_value is not None:
         lines.append(
@@ -131,7 +131,7 @@ def _what_it_is(
         )
     lines.append(
         f"Every measured number here is from [{RESULT_FILE}]({RESULT_FILE}), the record that "
-        f"hfbench wrote of the run {result.run_id}, started {result.started_at}."
+        f"hfbench wrote of the run {escaped(result.run_id)}, started {escaped(result.started_at)}."
     )
     return "\n\n".join(lines)
 
@@ -157,7 +157,7 @@ def _what_trained(result: RunResult) -> str:
         text = text.replace("the head and ", "").replace(" and the head", "")
         text = text.replace("the head trained", "what follows the blocks trained")
     if strategy["freeze"]:
-        patterns = ", ".join(f"`{pattern}`" for pattern in strategy["freeze"])
+        patterns = ", ".join(map(code_span, strategy["freeze"]))
         text += f", except the parameters that match {patterns}"
     return text
 
@@ -168,8 +168,8 @@ def _blocks(count: int | None) -> str:
 
 def _data_section(result: RunResult, data: Source) -> str:
     facts, settings = result.data, result.config["data"]
-    part = "" if settings["name"] is None else f", configuration `{settings['name']}`"
-    columns = ", ".join(f"{kind} = `{name}`" for kind, name in facts["columns"].items())
+    part = "" if settings["name"] is None else f", configuration {code_span(settings['name'])}"
+    columns = ", ".join(f"{kind} = {code_span(name)}" for kind, name in facts["columns"].items())
     sizes = [[role, f"{facts[role]:,}"] for role in ("train", "validation", "test")]
     skipped = sum(facts.get("bad_rows", {}).values())
     limit = settings["max_train_samples"]
@@ -178,7 +178,7 @@ def _data_section(result: RunResult, data: Source) -> str:
         f"{data.pinned}{part}. Columns: {columns}.{_unpinned(data)}",
         _table(["split", "samples"], sizes),
         *([f"`data.max_train_samples={limit}` limited train."] if limit == facts["train"] else []),
-        *(f"{note[0].upper()}{note[1:]}." for note in facts["notes"]),
+        *(escaped_line(f"{note[0].upper()}{note[1:]}.") for note in facts["notes"]),
         *([f"Rows that could not be used and were left out: {skipped:,}."] if skipped else []),
         *([_outputs(result)] if facts["labels"] else []),
         f"Fingerprint of the contents of all splits: `{facts['fingerprint']}`",
@@ -198,7 +198,11 @@ def _outputs(result: RunResult) -> str:
     several = ", of which several or none may apply" if problem.startswith("multi_label") else ""
     labels = f"{len(facts['labels'])} labels, in the order of the model's outputs{several}"
     names = ", ".join(map(code_span, facts["labels"]))
-    return _folded(labels, names) if len(facts["labels"]) > _FEW_LABELS else f"{labels}: {names}"
+    return (
+        folded(labels, Markdown(names))
+        if len(facts["labels"]) > _FEW_LABELS
+        else f"{labels}: {names}"
+    )
 
 
 def _training_section(result: RunResult, checkpoint: Source) -> str:
@@ -275,7 +279,7 @@ def _by_label(
         cells = [_number(part / whole if whole else 0) for part, whole in ratios]
         rows.append([code_span(label), f"{actual:,}", *cells])
     table = _table(["label", "test samples", "precision", "recall", "F1"], rows)
-    return _folded("Every label", table) if len(labels) > _FEW_LABELS else table
+    return folded("Every label", Markdown(table)) if len(labels) > _FEW_LABELS else table
 
 
 def _plots_section(plots: Sequence[str]) -> str:
@@ -311,7 +315,7 @@ def _cost_section(result: RunResult) -> str:
     ]
     cells = [[name, *map(_quantity, numbers)] for name, *numbers in rows]
     table = _table(["", "predicted before training", "measured"], cells)
-    return "\n\n".join(["## Cost", f"On {', '.join(machine)}.", table])
+    return "\n\n".join(["## Cost", f"On {', '.join(map(escaped, machine))}.", table])
 
 
 def _reproduce_section(result: RunResult, checkpoint: Source, data: Source) -> str:
@@ -320,22 +324,22 @@ def _reproduce_section(result: RunResult, checkpoint: Source, data: Source) -> s
     config["model"]["checkpoint"] = checkpoint.name
     config["data"]["source"] = data.name
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=math.inf)
-    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    versions = ", ".join(escaped(" ".join(pair)) for pair in result.versions.items())
     lines = [
         "## How to reproduce it",
         "Save this as `config.yaml`; every other setting that changes what is learnt has its "
         "default value.",
-        f"```yaml\n{text}```",
+        fenced(text, "yaml"),
         *_replace_local(checkpoint, data),
         "Then, in a clone of hfbench:",
-        f"```\n{_command(result)}\n```",
+        fenced(_command(result)),
         f"Versions: {versions}.",
     ]
     if result.git is not None:
         changed = ", with changes that were not committed" if result.git["dirty"] else ""
         lines.append(
             f"The folder in which it was started was at git commit "
-            f"`{result.git['commit']}`{changed}."
+            f"{code_span(result.git['commit'])}{changed}."
         )
     return "\n\n".join(lines)
 
@@ -381,10 +385,6 @@ def _unpinned(source: Source) -> str:
     if source.kind != "hub" or source.revision is not None:
         return ""
     return " No revision was given: it was the default branch's of that day."
-
-
-def _folded(summary: str, text: str) -> str:
-    return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

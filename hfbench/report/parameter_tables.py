@@ -3,13 +3,12 @@
 Pure functions, standard library only.
 """
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from hfbench.params import ParameterCounts, StrategyCounts
+from hfbench.report.csv_text import csv_text
 from hfbench.report.tables import (
     Style,
     fold_blocks,
@@ -35,8 +34,15 @@ CSV_COLUMNS = (
 )
 
 
-def format_counts(counts: ParameterCounts, style: Style | Literal["csv", "json"] = "table") -> str:
+def format_counts(
+    counts: ParameterCounts,
+    style: Style | Literal["csv", "json"] = "table",
+    *,
+    excel_safe: bool = False,
+) -> str:
     """The counts in one of the styles. CSV has a row for each strategy and each of its parts.
+
+    ``excel_safe``: see :func:`hfbench.report.csv_text.csv_text`.
 
     In tables the column ``total`` is the network without adapters, and consecutive blocks with
     equal numbers share one row, "block 0-9 (each)".
@@ -44,7 +50,7 @@ def format_counts(counts: ParameterCounts, style: Style | Literal["csv", "json"]
     if style == "json":
         return _as_json(counts)
     if style == "csv":
-        return _as_csv(counts)
+        return _as_csv(counts, excel_safe=excel_safe)
     parts = [heading_line(f"Parameters of {counts.checkpoint}", style)]
     notes = [paragraph(note, style) for note in counts.notes]
     parts.append(("\n\n" if style == "markdown" else "\n").join(notes))
@@ -116,16 +122,18 @@ def _as_json(counts: ParameterCounts) -> str:
     return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
 
 
-def _as_csv(counts: ParameterCounts) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    for one in counts.strategies:
-        for group, row in _groups(one):
-            labels = "" if counts.num_labels is None else counts.num_labels
-            numbers = (row.total, row.trainable, row.frozen)
-            writer.writerow((counts.checkpoint, labels, one.strategy, group, row.name, *numbers))
-    return stream.getvalue()
+def _as_csv(counts: ParameterCounts, *, excel_safe: bool) -> str:
+    labels = "" if counts.num_labels is None else counts.num_labels
+    rows = [
+        (counts.checkpoint, labels, one.strategy, group, row.name, *_numbers(row))
+        for one in counts.strategies
+        for group, row in _groups(one)
+    ]
+    return csv_text([CSV_COLUMNS, *rows], excel_safe=excel_safe)
+
+
+def _numbers(row: ParameterRow) -> tuple[int, int, int]:
+    return row.total, row.trainable, row.frozen
 
 
 def _groups(one: StrategyCounts) -> Iterator[tuple[str, ParameterRow]]:

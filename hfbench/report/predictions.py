@@ -1,11 +1,10 @@
 """Predictions as a table for the terminal, as CSV and as JSON. Pure functions."""
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from hfbench.report.csv_text import csv_text
 from hfbench.report.tables import layout_table, terminal_columns
 
 if TYPE_CHECKING:
@@ -25,11 +24,13 @@ def format_predictions(
     *,
     answer_name: str,
     about: Mapping[str, Any],
+    excel_safe: bool = False,
 ) -> str:
     """One row an input: its name and its candidates, the best first.
 
     ``about`` (the model, its revision, notes) goes into the JSON. Table and CSV leave the
-    probabilities out where the model gives none; the table shows four decimals.
+    probabilities out where the model gives none; the table shows four decimals. ``excel_safe``:
+    see :func:`hfbench.report.csv_text.csv_text`.
     """
     if style == "json":
         rows = zip(names, answers, strict=True)
@@ -39,7 +40,7 @@ def format_predictions(
     scored = any(c.probability is not None for answer in answers for c in answer)
     kinds = [answer_name, "probability"] if scored else [answer_name]
     if style == "csv":
-        return _csv(names, answers, kinds)
+        return _csv(names, answers, kinds, excel_safe=excel_safe)
     found = [list(_columns(answer, scored)) for answer in answers]  # input, kind, lines
     beside = sum(
         2 + max(len(kind), *(len(line) for lines in found for line in lines[i]))
@@ -53,17 +54,21 @@ def format_predictions(
     return layout_table(["input", *kinds], table, "table") + "\n"
 
 
-def _csv(names: Sequence[str], answers: "Sequence[Answer]", kinds: Sequence[str]) -> str:
+def _csv(
+    names: Sequence[str],
+    answers: "Sequence[Answer]",
+    kinds: Sequence[str],
+    *,
+    excel_safe: bool,
+) -> str:
     """The second candidate and the others follow in columns with their place in the name."""
     places = range(1, max(1, *(len(answer) for answer in answers)) + 1)
     headings = [kind if place == 1 else f"{kind}_{place}" for place in places for kind in kinds]
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["input", *headings])
+    rows: list[list[object]] = [["input", *headings]]
     for name, answer in zip(names, answers, strict=True):
         cells = [cell for c in answer for cell in (c.text, c.probability)[: len(kinds)]]
-        writer.writerow([name, *cells, *[None] * (len(headings) - len(cells))])
-    return stream.getvalue()
+        rows.append([name, *cells, *[None] * (len(headings) - len(cells))])
+    return csv_text(rows, excel_safe=excel_safe)
 
 
 def _columns(answer: "Answer", scored: bool) -> Iterator[list[str]]:

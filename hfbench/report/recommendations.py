@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from hfbench.models.pretraining import Pretraining
 from hfbench.recommend import Candidate, Recommendation, left_over
+from hfbench.report.markup import Markdown
 from hfbench.report.tables import (
     MIB,
     Style,
@@ -138,9 +139,9 @@ def _item(one: Candidate, why: str, style: Style) -> str:
         *(["one block's weights serve all blocks"] if _shares_blocks(one) else []),
         facts.source,
     ]
-    text = f"- {one.name}: {'; '.join(pieces)}."
-    lines = (text, f"  Why here: {why}.")
-    return "\n".join(paragraph(line, style, indent="  ") for line in lines)
+    lines = (f"- {one.name}: {'; '.join(pieces)}.", f"  Why here: {why}.")
+    # All of it is the catalogue's, with its links.
+    return "\n".join(paragraph(Markdown(line), style, indent="  ") for line in lines)
 
 
 def _shares_blocks(one: Candidate) -> bool:

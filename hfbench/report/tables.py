@@ -11,7 +11,9 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
+from hfbench.report.markup import escaped, escaped_line
 from hfbench.results import ParameterReport, ParameterRow
+from hfbench.terminal_text import visible
 
 LEAST_COLUMNS = 80
 TEXT_COLUMNS = 100  # longer lines of text are hard to read, however wide the terminal is
@@ -139,7 +141,7 @@ def text_columns() -> int:
 def heading_line(text: str, style: Style) -> str:
     """A title in the style's way."""
     if style == "markdown":
-        return f"### {text}"
+        return f"### {escaped(text)}"
     lines = textwrap.wrap(text, terminal_columns(), break_on_hyphens=False)
     return "\n".join([*lines, "=" * max(map(len, lines))])
 
@@ -147,8 +149,15 @@ def heading_line(text: str, style: Style) -> str:
 def paragraph(text: str, style: Style, *, indent: str = "") -> str:
     """Wrapped for the terminal; Markdown wraps by itself."""
     if style == "markdown":
-        return text
+        return escaped_line(text)
     return textwrap.fill(text, text_columns(), subsequent_indent=indent, break_long_words=False)
+
+
+def bullet(text: str, style: Style) -> str:
+    """One item of a list."""
+    if style == "markdown":
+        return f"- {escaped_line(text)}"
+    return paragraph(f"- {text}", style, indent="  ")
 
 
 def wrap_label(
@@ -176,10 +185,11 @@ def layout_table(
     column; a cell that would not even fit beside that is broken.
     """
     if style == "markdown":
-        heads = [" ".join(heading.split("\n")) for heading in headings]
-        rule = ["---", *["---:"] * (len(heads) - 1)]
-        escaped = [[cell.replace("|", "\\|") for cell in row] for row in (heads, rule, *rows)]
-        return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
+        rule = ["---", *["---:"] * (len(headings) - 1)]
+        lines = [[escaped(cell) for cell in row] for row in (headings, rule, *rows)]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    headings = [visible(heading) for heading in headings]
+    rows = [[visible(cell) for cell in row] for row in rows]
     room = terminal_columns()
     head, body = _lines([headings]), _lines(rows)
     widths = _widths([*head, *body])
