@@ -14,10 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import hfbench
 from hfbench.disk import cache_folder, write_whole
 from hfbench.manifest import text_checksum
-from hfbench.provenance import versions
+from hfbench.provenance import code_digest, versions
 from hfbench.status import remark
 
 LIBRARIES = ("hfbench", "torch", "transformers", "peft", "timm")
@@ -75,14 +74,4 @@ def answers_folder() -> Path:
 
 def _versions() -> dict[str, str]:
     known = {name: version for name, version in versions().items() if name in LIBRARIES}
-    return {**known, "code": _code_digest()}
-
-
-def _code_digest() -> str:
-    """Of every module of this package: a development copy changes without its version."""
-    digest = hashlib.sha256()
-    folder = Path(hfbench.__file__).parent
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(str(path.relative_to(folder)).encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return {**known, "code": code_digest()}

@@ -1,9 +1,11 @@
 """Where a result comes from: versions, the state of the code, and the machine."""
 
+import hashlib
 import os
 import platform
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,17 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+@cache
+def code_digest() -> str:
+    """Of every module of this package: a development copy changes without its version."""
+    digest = hashlib.sha256()
+    folder = Path(hfbench.__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(str(path.relative_to(folder)).encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def git_state(folder: str | Path = ".") -> dict[str, Any] | None:

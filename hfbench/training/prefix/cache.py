@@ -22,7 +22,7 @@ from hfbench.results import PrefixRecord
 from hfbench.training.batching import SampleSource
 from hfbench.training.prefix import store
 from hfbench.training.prefix.cut import Cut, Place, find_place
-from hfbench.training.prefix.key import PrefixKeys
+from hfbench.training.prefix.key import PrefixKeys, received
 from hfbench.training.prefix.proof import OTHER_SIZES, Whole, disagreement, whole_model
 from hfbench.training.prefix.samples import DigestedSource, StoredSamples
 from hfbench.training.prefix.stand_ins import NOT_UNDERSTOOD, CutError
@@ -114,23 +114,20 @@ class _Prefix:
         expected = self.probe.predictions(self.probe.batch)
         if not expected.any():
             raise _DeclinedError("all predictions are 0 before training, so none can be compared")
+        self.calls = record_calls(self.model, lambda: self.model(**self.probe.batch))
         cut = self._cut(place)
         self._check_order(cut)
         keys = PrefixKeys(
             self.model,
             self.structure,
+            self.calls,
             precision=self.accelerator.mixed_precision,
             device=self.accelerator.device.type,
             shapes=None if self.ragged else {k: v.shape[1:] for k, v in self.probe.batch.items()},
         )
-        digests = {
-            name: samples.digest() if isinstance(samples, DigestedSource) else None
-            for name, samples in self.splits.items()
-        }
+        digests = {name: self._digest(samples) for name, samples in self.splits.items()}
         entries = {
-            name: self._private_key(stack)
-            if digest is None
-            else keys.key(cut.place, digest, leaf=cut.leaf, positions=cut.positions)
+            name: self._private_key(stack) if digest is None else keys.key(cut, digest)
             for name, digest in digests.items()
         }
         missing = self._missing(entries)
@@ -165,7 +162,7 @@ class _Prefix:
                     cut = Cut(self.model, self.structure, Place(place.blocks))
             if not cut.place.backbone and cut.place.blocks == self.structure.depth:
                 cut.find_positions(self.probe.batch, self.probe.is_finite)
-            cut.find_embeddings(self.probe.batch, self.probe.is_finite)
+            cut.find_embeddings(self.probe.batch, self.probe.is_finite, self.calls)
             with FlopCounterMode(display=False) as of_prefix:
                 self.row = cut.output(self.probe.batch_of(self.probe.indices[:1]))[0]
             self.positions = cut.length
@@ -180,6 +177,13 @@ class _Prefix:
             raise _DeclinedError(f"it is {share:.0%} of the forward pass")
         return cut
 
+    def _digest(self, samples: SampleSource) -> str | None:
+        """Of what the model is given of a split; None where only reading all of it would tell."""
+        contents = samples.digest() if isinstance(samples, DigestedSource) else None
+        if contents is None:
+            return None
+        return f"{contents} {received(samples, self.reading.collate)}"
+
     def _missing(self, entries: Mapping[str, str]) -> list[str]:
         """The splits that are not stored yet, as the main process sees it."""
         missing: list[list[str]] = [[]]
@@ -190,8 +194,7 @@ class _Prefix:
 
     def _check_order(self, cut: Cut) -> None:
         """Decline where something that trains runs before the prefix ends."""
-        calls = record_calls(self.model, lambda: self.model(**self.probe.batch))
-        end = cut.end(calls)
+        calls, end = self.calls, cut.end(self.calls)
         for name, parameter in self.model.named_parameters():
             owner = calls.owner(canonical_name(name))
             around = owner in ("", *self.structure.containers)  # of a parameter without a module
@@ -205,7 +208,7 @@ class _Prefix:
         longest = cut.place.blocks if cut.place.backbone else cut.place.blocks - 1
         for blocks in range(longest, -1, -1):
             shorter = Cut(self.model, self.structure, Place(blocks))
-            key = keys.key(shorter.place, digest, leaf=shorter.leaf, positions=shorter.positions)
+            key = keys.key(shorter, digest)
             if not self._missing({"earlier": key}) and self._is_proven(shorter, whole):
                 return shorter, key
         return None
@@ -213,7 +216,7 @@ class _Prefix:
     def _is_proven(self, shorter: Cut, whole: Whole) -> bool:
         """Whether a model that goes on from a shorter prefix is the same, as it is from its own."""
         try:
-            shorter.find_embeddings(self.probe.batch, self.probe.is_finite)
+            shorter.find_embeddings(self.probe.batch, self.probe.is_finite, self.calls)
             problem = disagreement(shorter, self.probe, whole, self._rows_of_probe(shorter))
         except NOT_UNDERSTOOD as error:
             problem = str(error)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from hfbench.models.calls import Calls, record_calls
+from hfbench.models.calls import Calls
 from hfbench.models.structure import Structure, canonical_name
 from hfbench.training.prefix.stand_ins import (
     BlockAnswer,
@@ -212,7 +212,9 @@ class Cut:
             with self.installed():
                 self.positions = 1 if finite(self.model(**batch, **{STORED: changed})) else None
 
-    def find_embeddings(self, batch: dict[str, Tensor], finite: Callable[[Any], bool]) -> None:
+    def find_embeddings(
+        self, batch: dict[str, Tensor], finite: Callable[[Any], bool], calls: Calls
+    ) -> None:
         """Find out which embeddings are read behind the prefix too: they are computed all the same.
 
         These are the ones that run later than the prefix, and those whose answer flows past it
@@ -221,7 +223,6 @@ class Cut:
         if self.place.backbone:
             return
         rows = self.output(batch)
-        calls = record_calls(self.model, lambda: self.model(**batch))
         end = self.end(calls)
         for name in self.structure.embeddings:
             if name not in calls.starts:
