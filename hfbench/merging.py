@@ -1,6 +1,7 @@
 """An adapter merged into its base: one plain model without PEFT."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -14,8 +15,11 @@ MERGING_TOLERANCE = 1e-3  # of the greatest logit: (W + BA)x rounds otherwise th
 _OF_THE_MODEL = ("adapter_config.json", "config.json", "README.md")
 
 
-def merge(run_folder: Path, target: Path) -> Path:
+def merge(run_folder: Path, target: Path, written: Iterable[str]) -> Path:
     """Save the run's adapter merged into its base as a plain model in ``target``.
+
+    ``written``: names of the files that the run saved in its model's folder; of others there
+    nothing is copied.
 
     Raises:
         RuntimeError: the merged model gives other logits than base and adapter.
@@ -32,9 +36,9 @@ def merge(run_folder: Path, target: Path) -> Path:
         raise RuntimeError(f"merging the adapter {source} changes the logits by {difference:.3g}")
 
     def copy_processor(folder: Path) -> None:
-        for path in source.iterdir():
-            if path.name not in _OF_THE_MODEL and path.suffix != ".safetensors":
-                shutil.copy(path, folder)
+        for name in written:
+            if name not in _OF_THE_MODEL and not name.endswith(".safetensors"):
+                shutil.copy(source / name, folder / name)
 
     save_model(merged, copy_processor, target, base=ModelConfig(), check=batch)
     return target

@@ -384,7 +384,10 @@ def test_merged_weights_replace_an_adapter_that_was_there(
     assert repository is not None
     assert "adapter_model.safetensors" in repository.commit_at("main").files
     command = ["push", str(tmp_path / "run"), "hub.adapter_only=false"]
-    assert user.hfbench(*command, token=WRITE).returncode == 0
+    done = user.hfbench(*command, token=WRITE)
+    assert done.returncode == 0
+    gone = "removed adapter_config.json, adapter_model.safetensors of an earlier publication"
+    assert gone in done.stdout
     files = set(repository.commit_at("main").files)
     assert "model.safetensors" in files
     assert not {"adapter_model.safetensors", "adapter_config.json"} & files

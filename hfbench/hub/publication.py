@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hfbench.config import HubConfig
 from hfbench.disk import write_whole
 from hfbench.errors import NotPublishedError, UserError
 from hfbench.hub.client import upload
-from hfbench.manifest import files_below
+from hfbench.manifest import DamagedError, files_below, read_manifest, seal
 from hfbench.record import damage
 from hfbench.report.card_metadata import Contents
 from hfbench.report.history_plot import plot_history
@@ -39,7 +40,7 @@ def publish(folder: Path, hub: HubConfig) -> str:
         done = upload(hub, files, message=f"{result.strategy}, seed {result.seed}")
     except NotPublishedError as error:
         raise NotPublishedError(f"{error}. {where_it_is(folder, hub)}") from error
-    return _summary(done, len(files))
+    return summary(done, len(files))
 
 
 def prepare_publication(folder: Path, hub: HubConfig) -> dict[str, Path]:
@@ -64,13 +65,12 @@ def prepare_publication(folder: Path, hub: HubConfig) -> dict[str, Path]:
     check_contents(result.config["strategy"]["name"], hub)
     _verify(folder)
     contents: Contents = "adapter" if adapter else "model"
+    inside = f"{MODEL_FOLDER}/"
+    names = [name.removeprefix(inside) for name in written if name.startswith(inside)]
     if adapter and not hub.adapter_only:
-        model_folder, contents = _merged(folder), "merged"
-        names = [path.relative_to(model_folder) for path in files_below(model_folder)]
-    else:
-        inside = [name for name in written if name.startswith(f"{MODEL_FOLDER}/")]
-        names = [Path(name).relative_to(MODEL_FOLDER) for name in inside]
-    files = {name.as_posix(): model_folder / name for name in sorted(names)}
+        model_folder, contents = _merged(folder, names), "merged"
+        names = list(read_manifest(model_folder)["files"])
+    files = {name: model_folder / name for name in sorted(names)}
     plot_history(result, folder / HISTORY_FILE)
     card = model_card(
         result,
@@ -148,17 +148,41 @@ def _verify(folder: Path) -> None:
     verify(folder / MODEL_FOLDER, folder / CHECK_FILE)
 
 
-def _merged(folder: Path) -> Path:
+def _merged(folder: Path, written: Sequence[str]) -> Path:
+    """The folder of the merged model, its files in a manifest."""
     from hfbench.merging import merge
 
-    return merge(folder, folder / MERGED_FOLDER)
+    target = folder / MERGED_FOLDER
+    require_own(target)
+    merge(folder, target, written)
+    seal(target, {"merged": folder.name})
+    return target
 
 
-def _summary(done: dict[str, Any], count: int) -> str:
-    changed, where = done["changed"], f"{done['url']} (commit {done['commit'][:12]})"
-    if not changed and not done["removed"]:
+def require_own(folder: Path) -> None:
+    """Raise UserError for a folder with files that are not in its manifest: it is replaced."""
+    if not folder.exists() and not folder.is_symlink():
+        return
+    try:
+        listed = {folder / name for name in read_manifest(folder)["files"]}
+        others = [str(path) for path in files_below(folder) if path not in listed]
+    except DamagedError as error:
+        others = [str(error)]
+    if others or folder.is_symlink():
+        raise UserError(
+            f"{str(folder)!r} is where the merged model goes, and holds what this command did not "
+            f"write ({', '.join(others) or 'it is a link'}): move it elsewhere"
+        )
+
+
+def summary(done: dict[str, Any], count: int) -> str:
+    """One line on what :func:`hfbench.hub.client.upload` did with ``count`` files."""
+    changed, removed = done["changed"], done["removed"]
+    where = f"{done['url']} (commit {done['commit'][:12]})"
+    if not changed and not removed:
         return f"all {count} files are there already: {where}"
-    return f"published {len(changed)} of {count} files: {where}"
+    gone = f", removed {', '.join(removed)} of an earlier publication" if removed else ""
+    return f"published {len(changed)} of {count} files{gone}: {where}"
 
 
 def _text(value: object) -> str:

@@ -12,13 +12,13 @@ Large files travel by plain LFS, over the same HTTP client (``HF_HUB_DISABLE_XET
 caller), so that one set of timeouts and one count of bytes hold for everything.
 """
 
-import fnmatch
 import hashlib
 import json
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -38,8 +38,12 @@ from huggingface_hub.utils._http import default_client_factory
 TRIES_PER_DEADLINE = 3  # a request may be silent for this part of the deadline
 LONGEST_WAIT_SECONDS = 15.0
 REPORT_SECONDS = 0.2  # between two lines about bytes
-# Of another kind of publication of the same run: left over, it would be loaded instead.
-STALE = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")
+# What a publication of another kind left: it would be loaded instead. Names that are written here,
+# in the repository's top folder; whatever else is there belongs to somebody.
+STALE = re.compile(
+    r"(model|adapter_model)(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json"
+    r"|adapter_config\.json"
+)
 _TRANSIENT_STATUS = {408, 409, 412, 425, 429, 500, 502, 503, 504}
 
 T = TypeVar("T")
@@ -220,11 +224,7 @@ def upload(job: Job) -> dict[str, Any]:
         api.create_branch(job.repo_id, branch=job.revision, exist_ok=True)
     there = _remote_files(api, job)
     changed = [path for path, local in job.files.items() if not _same(there.get(path), local)]
-    stale = [
-        path
-        for path in there
-        if path not in job.files and any(fnmatch.fnmatch(path, pattern) for pattern in STALE)
-    ]
+    stale = stale_files(there, job.files)
     if changed or stale:
         api.create_commit(
             job.repo_id,
@@ -248,6 +248,11 @@ def upload(job: Job) -> dict[str, Any]:
         "changed": sorted(changed),
         "removed": sorted(stale),
     }
+
+
+def stale_files(there: Iterable[str], published: Container[str]) -> list[str]:
+    """Which paths of a repository are removed when ``published`` are in it."""
+    return [path for path in there if path not in published and STALE.fullmatch(path)]
 
 
 def _ensure_repository(api: HfApi, job: Job) -> None:
