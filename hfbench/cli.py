@@ -225,12 +225,15 @@ def _compare(options: argparse.Namespace) -> int:
         raise UserError("hfbench compare needs --config FILE, or folders that hold results")
     if options.strategies or options.seeds:
         raise UserError("--strategies and --seeds belong to --config FILE")
-    results = [result for folder in folders for result in load_all(folder)]
+    unreadable: list[str] = []
+    results = [result for folder in folders for result in load_all(folder, unreadable)]
+    if unreadable and not results:
+        raise UserError(f"none of {len(unreadable):,} results can be read: {unreadable[0]}")
     if not results:
         raise UserError(f"there is no result.json below {', '.join(map(str, folders))}")
     # Of several folders none is the one that an image of all belongs to.
     images = Path(options.output or (folders[0] if len(folders) == 1 else "."))
-    _print_comparison(results, images, options.format)
+    _print_comparison(results, images, options.format, unreadable)
     return 0
 
 
@@ -258,8 +261,9 @@ def _run_and_compare(options: argparse.Namespace, overrides: list[str]) -> int:
     runs = plan_matrix(config, strategies, seeds, folder)
     failed = run_matrix(runs, debug=options.debug)
     wanted = {run_id(run) for run in runs}
-    results = [result for result in load_all(folder) if result.run_id in wanted]
-    _print_comparison(results, folder, options.format)
+    unreadable: list[str] = []
+    results = [one for one in load_all(folder, unreadable) if one.run_id in wanted]
+    _print_comparison(results, folder, options.format, unreadable)
     return 1 if failed else 0
 
 
@@ -282,15 +286,20 @@ def default_strategies(config: "RunConfig") -> str:
 
 
 def _print_comparison(
-    results: Sequence["RunResult"], folder: Path, style: Literal["table", "markdown"]
+    results: Sequence["RunResult"],
+    folder: Path,
+    style: Literal["table", "markdown"],
+    unreadable: Sequence[str],
 ) -> None:
-    """The table, and in ``folder`` one image for each task, checkpoint and data set."""
+    """The table, what is not in it, and in ``folder`` one image a task, checkpoint and data set."""
     from hfbench.compare import aggregate, sections
     from hfbench.record import slug
-    from hfbench.report.comparison import format_comparison
+    from hfbench.report.comparison import format_comparison, format_unreadable
 
     groups = aggregate(results)
     print(format_comparison(groups, style))
+    if unreadable:
+        print(format_unreadable(unreadable, len(results) + len(unreadable), style))
     for section in sections(groups):
         if not any(group.primary for group in section):
             continue  # nothing succeeded: the table says why

@@ -272,7 +272,9 @@ class RunResult:
             built["predicted"] = _build(Prediction, built["predicted"], source)
         if built.get("parameters") is not None:
             built["parameters"] = ParameterReport.from_dict(built["parameters"], source=source)
-        return _build(cls, built, source)
+        result = _build(cls, built, source)
+        _check_inside(result, source)
+        return result
 
     def save(self, path: str | Path) -> None:
         """Write the JSON file: under a temporary name, then renamed, so it is whole or absent.
@@ -312,15 +314,25 @@ class RunResult:
         return cls.from_dict(values, source=repr(str(path)))
 
 
-def load_all(folder: str | Path) -> list[RunResult]:
+def load_all(folder: str | Path, unreadable: list[str] | None = None) -> list[RunResult]:
     """Every ``result.json`` below ``folder``, ordered by task, checkpoint, data, strategy, seed.
 
-    Raises UserError when the folder does not exist or one of the files cannot be read.
+    A file that cannot be read is an error; with ``unreadable``, a list, what is wrong with it is
+    put there and the others are read.
+
+    Raises UserError also when the folder does not exist.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"results folder {str(folder)!r} does not exist")
-    loaded = [RunResult.load(path) for path in sorted(folder.glob(f"**/{RESULT_FILE}"))]
+    loaded = []
+    for path in sorted(folder.glob(f"**/{RESULT_FILE}")):
+        try:
+            loaded.append(RunResult.load(path))
+        except UserError as error:
+            if unreadable is None:
+                raise
+            unreadable.append(str(error))
     return sorted(loaded, key=lambda r: (r.task, r.checkpoint, r.dataset, r.strategy, r.seed))
 
 
@@ -341,6 +353,26 @@ def _build(cls: type[T], values: Mapping[str, Any], source: str) -> T:
         if not _is_a(values[name], hint):
             raise UserError(f"{source}: {name}={values[name]!r} is not a {hint}")
     return cls(**values)
+
+
+def _check_inside(result: RunResult, source: str) -> None:
+    """Raise UserError for entries, deeper inside, with which nothing can be computed."""
+    metrics = result.test_metrics
+    numbers = {name: metrics.get(name) for name in (result.primary_metric, "f1_macro")}
+    rate = 1.0 if result.predicted is None else result.predicted.matmul_flops_per_second
+    gpus = result.hardware.get("gpus", [])
+    for name, value, fits in (
+        *((f"test_metrics.{n}", v, _is_a(v, float | None)) for n, v in numbers.items()),
+        *(
+            (f"config.{section}", result.config.get(section, {}), None)
+            for section in ("training", "data", "model", "strategy")
+        ),
+        ("hardware.gpus", gpus, isinstance(gpus, list) and all(isinstance(g, str) for g in gpus)),
+        ("num_processes", result.num_processes, result.num_processes > 0),
+        ("predicted.matmul_flops_per_second", rate, rate > 0),
+    ):
+        if not (isinstance(value, Mapping) if fits is None else fits):
+            raise UserError(f"{source}: {name}={value!r} is not what a run writes there")
 
 
 def _is_a(value: Any, hint: Any) -> bool:

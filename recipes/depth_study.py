@@ -125,7 +125,10 @@ def tuning_part(options: argparse.Namespace, seeds: Sequence[int], folder: Path)
         print(f"{config.start} on {config.data.label}: {len(runs)} runs", file=sys.stderr)
         failed += run_matrix(runs, debug=options.debug, log=own / "log.txt")
         wanted = {run_id(run) for run in runs}
-        groups = aggregate(result for result in load_all(own) if result.run_id in wanted)
+        unreadable: list[str] = []
+        groups = aggregate(one for one in load_all(own, unreadable) if one.run_id in wanted)
+        for problem in unreadable:
+            print(f"left out: {problem}", file=sys.stderr)
         studies.append(TuningDepth.of(groups, blocks=blocks))
     image = folder / "fine_tuning.png"
     draw_tuning(studies, image)

@@ -27,6 +27,8 @@ from hfbench.report.tables import (
 )
 from hfbench.variants import unlike
 
+SHOWN_PROBLEMS = 5
+
 
 def format_comparison(groups: Sequence[Group], style: Style = "table") -> str:
     """One table per task, checkpoint and data set: a row per strategy, means over the seeds.
@@ -40,6 +42,16 @@ def format_comparison(groups: Sequence[Group], style: Style = "table") -> str:
     texts = [_comparison_section(members, style) for members in sections(groups)]
     texts += [_networks_section(members, style) for members in same_data(groups)]
     return "\n".join(texts)
+
+
+def format_unreadable(problems: Sequence[str], count: int, style: Style = "table") -> str:
+    """What is wrong with results that are not in the comparison, of ``count`` in all."""
+    shown = list(problems[:SHOWN_PROBLEMS])
+    if len(problems) > SHOWN_PROBLEMS:
+        shown.append(f"and {len(problems) - SHOWN_PROBLEMS:,} more")
+    head = f"Results that cannot be read and are left out: {len(problems):,} of {count:,}"
+    items = [bullet(problem, style) for problem in shown]
+    return "\n".join([f"{head}:", *([""] if style == "markdown" else []), *items]) + "\n"
 
 
 def _comparison_section(groups: Sequence[Group], style: Style) -> str:
