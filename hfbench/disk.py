@@ -87,6 +87,16 @@ def disk_problem(error: BaseException) -> str | None:
     return None
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether a full disk, a quota or a limit on files is what ``error`` comes from."""
+    signs = (*_FULL_SIGNS, _TOO_LARGE_SIGN)
+    return any(
+        getattr(cause, "errno", None) in {*_FULL, errno.EFBIG}
+        or any(sign in str(cause) for sign in signs)
+        for cause in _causes(error)
+    )
+
+
 def _unusable_path(error: OSError) -> str | None:
     """In words, where the error is not about our own program but about what lies there."""
     name = error.filename

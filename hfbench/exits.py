@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from hfbench import quiet  # noqa: F401 (silences libraries)
-from hfbench.disk import disk_problem
+from hfbench.disk import disk_problem, is_full
 from hfbench.errors import (
     HubUnreachableError,
     NotPublishedError,
@@ -26,11 +26,13 @@ def guarded(
     debug: bool = False,
     interrupted: str = "interrupted",
     spelling: Spelling = (),
+    full_disk: int = 2,
 ) -> int:
     """Run ``action``; a user's mistake becomes one message and the exit code 2 (hub: 3).
 
     ``interrupted`` says after Ctrl-C what became of the work, ``spelling`` how the command has its
-    user write the keys that messages name. Failures of ours keep their traceback; Python then exits
+    user write the keys that messages name. ``full_disk`` is the exit code where the disk took no
+    more, whatever was being written. Failures of ours keep their traceback; Python then exits
     with 1.
     """
     _collect_rarely()
@@ -42,12 +44,13 @@ def guarded(
     except (UserError, HubUnreachableError, TrainingFailedError, NotPublishedError) as error:
         if debug:
             raise
-        return _report(spelled(str(error), spelling), error.exit_code)
+        code = full_disk if is_full(error) else error.exit_code
+        return _report(spelled(str(error), spelling), code)
     except Exception as error:
         problem = disk_problem(error)
         if debug or problem is None:
             raise
-        return _report(problem, 2)
+        return _report(problem, full_disk if is_full(error) else 2)
     except KeyboardInterrupt:
         say_interrupted()
         return INTERRUPTED

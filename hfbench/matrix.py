@@ -28,6 +28,7 @@ from hfbench.start import prepare_child
 from hfbench.status import working
 from hfbench.streams import lasting
 
+FULL_DISK = 5  # how a run says that the disk took no more; to others a failed run
 PATIENCE_SECONDS = 10.0  # for a run that was interrupted to put away what is open
 
 
@@ -60,7 +61,8 @@ def run_matrix(runs: Sequence[RunConfig], *, debug: bool = False, log: Path | No
 
     Before the first of them every strategy is tried on the network's shapes: a mistake in one is
     to be known before hours are spent on the others. A run that fails leaves its result and the
-    others go on; a mistake of the user ends all with its exit code. The parameters are listed once
+    others go on, also where the disk takes no more for one of them; a mistake of the user ends all
+    with its exit code. The parameters are listed once
     a strategy. ``debug`` shows the traceback
     of a mistake. ``log`` takes the reports of the runs; progress and errors then go to standard
     error, and nothing to standard output.
@@ -210,5 +212,5 @@ def _run_in_child(config: RunConfig, brief: bool, debug: bool, log: Path | None)
             log.parent.mkdir(parents=True, exist_ok=True)
             reports = stack.enter_context(log.open("a", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stdout(lasting(reports)))
-        code = guarded(action, debug=debug, spelling=COMPARE)
+        code = guarded(action, debug=debug, spelling=COMPARE, full_disk=FULL_DISK)
     sys.exit(code)
