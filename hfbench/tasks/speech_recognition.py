@@ -18,6 +18,7 @@ from transformers import AutoModelForCTC, Wav2Vec2CTCTokenizer, Wav2Vec2Processo
 from hfbench.ctc import beam_search, best_path
 from hfbench.data import durations
 from hfbench.data.audio import audio_seconds
+from hfbench.data.bars import bars_for
 from hfbench.data.durations import ClipLength
 from hfbench.data.media import DecodedSamples, Unreadable, encoded
 from hfbench.data.speech import load_speech
@@ -164,7 +165,8 @@ class SpeechRecognition(AudioTask):
             usable.append(row)
         rows = rows.select(usable)
         if texts is not None:
-            rows = rows.remove_columns("text").add_column("labels", _filled(labels))
+            with bars_for(len(rows)):
+                rows = rows.remove_columns("text").add_column("labels", _filled(labels))
         broken: Unreadable | None = None if unreadable is None else {}
         samples = Utterances(
             rows,

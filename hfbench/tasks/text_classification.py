@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-import datasets
 import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
+from hfbench.data.bars import bars_for
 from hfbench.data.cropping import Facts, describe_texts, text_facts, whole_lengths
 from hfbench.data.media import Unreadable
 from hfbench.data.tokens import Integers, Padding, Side, TokenSamples
@@ -24,7 +24,6 @@ from hfbench.training.batching import equal_parts
 from hfbench.training.padding import harmless_side
 
 WHOLE_LENGTH = "tokens before it was cut"  # a column of tokenised texts
-QUIET_BELOW_SAMPLES = 20_000  # tokenised within seconds: no progress bar
 SIDES: tuple[Side, ...] = ("right", "left")  # the first that is harmless is used
 
 
@@ -91,16 +90,10 @@ class TextClassification(ClassificationTask):
             tokenized = tokenizer(*columns, truncation=True, max_length=max_length)
             return {**tokenized, WHOLE_LENGTH: whole_lengths(tokenizer, columns, tokenized)}
 
-        bars = datasets.is_progress_bar_enabled()
-        if len(rows) < QUIET_BELOW_SAMPLES:
-            datasets.disable_progress_bars()
-        try:
+        with bars_for(len(rows)):
             tokenized = rows.map(
                 tokenize, batched=True, remove_columns=texts, desc=f"tokenize {title}"
             )
-        finally:
-            if bars:
-                datasets.enable_progress_bars()
         good = self._readable(rows, tokenized, title, unreadable)
         whole = good[WHOLE_LENGTH][:]
         samples = TokenSamples.of_dataset(good.remove_columns(WHOLE_LENGTH), self.padding)
