@@ -50,7 +50,7 @@ def cached(
             if kept["checksum"] != text_checksum(kept["answer"]):
                 raise ValueError("it is not as it was written")
             return from_json(kept["answer"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             _log.warning("the kept answer %s is broken (%s) and is computed anew", path, error)
     found = answer()
     try:

@@ -31,6 +31,7 @@ from hfbench.network_depth import (
     widths_for_parameters,
 )
 from hfbench.parameters import count_parameters
+from hfbench.plain_json import read_json
 from hfbench.preparation import learning_rates, make_accelerator, settle_threads
 from hfbench.record import run_id, slug
 from hfbench.run import evaluate
@@ -108,7 +109,7 @@ class _Trainer:
         if not path.exists():
             return None
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path)
             return build(NetworkRun, values["run"], "run")
         except (ValueError, KeyError, TypeError, UserError) as error:
             raise UserError(f"{str(path)!r} holds no run ({error}): remove it") from error

@@ -5,7 +5,6 @@ What only the libraries know is left to them: nothing is refused here that a run
 
 import csv
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from hfbench.config import DataConfig, RunConfig, StrategyConfig
 from hfbench.conversion import did_you_mean
 from hfbench.errors import UserError
+from hfbench.plain_json import read_json
 
 TASK_NAMES = (
     "text_classification",
@@ -81,7 +81,7 @@ def _check_depth(checkpoint: str, strategies: Sequence[StrategyConfig]) -> None:
 def _read_json(file: Path) -> dict[str, Any]:
     """Empty where it cannot be read: loading it then says why."""
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import socket
 import struct
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import pytest
 import soundfile
 from transformers import BertConfig
 
+from hfbench.cli import recipe_main
 from hfbench.config import ModelConfig, load_config
 from hfbench.conversion import parse_value
 from hfbench.data.audio import MAX_SAMPLES, decode_audio
@@ -259,3 +261,31 @@ def test_an_index_of_the_hub_is_read_before_any_shard(
     source = ModelConfig(checkpoint="nobody/sharded")
     with pytest.raises(UserError, match=r"names shard\.bin"):
         loading.load_model(source, BertConfig(), None)
+
+
+HOSTILE_CHECKPOINTS = {
+    "config.json": [
+        nested(300),
+        nested(3_000),
+        HOSTILE_JSON["number"],
+        '{"model_type": "bert", "hidden_size": ' + "9" * 30 + "}",
+        HOSTILE_JSON["number beyond Python's limits"],
+    ],
+    "tokenizer_config.json": [nested(3_000), '{"model_max_length": ' + "9" * 5_000 + "}"],
+    "tokenizer.json": [nested(3_000)],
+    "adapter_config.json": [nested(3_000)],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [(name, text) for name, found in HOSTILE_CHECKPOINTS.items() for text in found],
+)
+def test_no_json_of_a_checkpoint_ends_a_command_in_a_traceback(
+    tmp_path: Path, tiny_bert: Path, name: str, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(tiny_bert, tmp_path / "hostile"))
+    (folder / name).write_text(content)
+    arguments = [f"model.checkpoint={folder}", "data.source=bundled/python-docs", "--dry-run"]
+    assert recipe_main("text_classification", None, arguments) == 2
+    assert len(capsys.readouterr().err) < 1_000

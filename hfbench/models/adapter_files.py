@@ -26,6 +26,10 @@ def read_adapter(folder: Path) -> "PeftConfig":
 
     try:
         found: PeftConfig = PeftConfig.from_pretrained(str(folder))
+    except RecursionError as error:
+        raise UserError(
+            f"{str(folder / ADAPTER_FILE)!r} describes no adapter: its JSON is nested too deep"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{str(folder / ADAPTER_FILE)!r} describes no adapter: {error}") from error
     return found

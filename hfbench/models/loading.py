@@ -56,6 +56,12 @@ def load_config(model: ModelConfig, **overrides: Any) -> "PreTrainedConfig":
         config: Any = transformers.AutoConfig.from_pretrained(
             **_source(_holder(model, CONFIG_FILE)), **overrides
         )
+    for name, value in vars(config).items():
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise UserError(
+                f"checkpoint {model.checkpoint!r}: no usable configuration. Its {name} is {value}, "
+                "and no size has more than 64 bits"
+            )
     of_timm = isinstance(config, transformers.TimmWrapperConfig)
     if model.source == "timm" and not of_timm:
         raise UserError(
@@ -334,7 +340,12 @@ def _loading(model: ModelConfig, part: str) -> Iterator[None]:
         if _WANTS_CODE in text:
             raise _runs_no_code(f"checkpoint {model.checkpoint!r}: its {part}") from error
         hopeless = ("Unrecognized", "does not recognize", "valid JSON", "Can't load", "backend")
-        if any(words in text for words in (*hopeless, _TOO_MANY_DIGITS)):
+        if _TOO_MANY_DIGITS in text:
+            raise UserError(
+                f"checkpoint {model.checkpoint!r}: no usable {part}. Its JSON holds a whole number "
+                "of more than 4,300 digits"
+            ) from error
+        if any(words in text for words in hopeless):
             raise UserError(
                 f"checkpoint {model.checkpoint!r}: no usable {part}. {text.splitlines()[0]}"
             ) from error
