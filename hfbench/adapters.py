@@ -7,6 +7,7 @@ from torch import nn
 
 from hfbench.config import StrategyConfig
 from hfbench.errors import UserError
+from hfbench.feed_forward import feed_forward_outputs
 from hfbench.models.loading import quiet
 from hfbench.models.module_tree import has_parameters
 from hfbench.models.structure import Structure, canonical_name, is_duplicate, linear_layers
@@ -68,40 +69,6 @@ def add_adapter(
         kept = canonical_name(name) in trained_names and not is_duplicate(name)
         parameter.requires_grad = adapter or kept
     return peft_model
-
-
-def feed_forward_outputs(
-    model: nn.Module, structure: Structure, blocks: Sequence[str]
-) -> list[str]:
-    """Names of the linear layers inside ``blocks`` that lead back from a feed-forward's inside.
-
-    Such a layer is outside the attention and reads as many values as an earlier layer there gives.
-    Raises UserError for blocks without one.
-    """
-    inside = set(linear_layers(model, structure, "attention", blocks))
-    found = []
-    for block in blocks:
-        widths: set[int] = set()
-        for name in linear_layers(model, structure, "all_linear", [block]):
-            if name not in inside:
-                inputs, outputs = _widths(model.get_submodule(name))
-                if inputs in widths:
-                    found.append(name)
-                widths.add(outputs)
-    if not found:
-        raise UserError(
-            f"the blocks of {type(model).__name__} have no feed-forward of two linear layers, "
-            "whose inner values ia3 scales. Choose lora"
-        )
-    return found
-
-
-def _widths(linear: Any) -> tuple[int, int]:
-    """How many values a linear layer reads and gives."""
-    if isinstance(linear, nn.Linear):
-        return linear.in_features, linear.out_features
-    inputs, outputs = linear.weight.shape  # GPT-2's Conv1D
-    return inputs, outputs
 
 
 def _lora(shared: Mapping[str, Any], strategy: StrategyConfig) -> Any:

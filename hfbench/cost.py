@@ -14,7 +14,6 @@ bfloat16 product on a CPU without matrix units copies its weight and keeps a flo
 convolution keeps its input in another layout. One such buffer lives at a time.
 """
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from torch.utils._pytree import tree_leaves
 from hfbench.errors import NotTraceableError, measuring
 from hfbench.models.checkpointing import gradient_checkpointing as checkpointing
 from hfbench.models.structure import Structure
-from hfbench.recorder import Kernel, Recorder, replaced_tensors
+from hfbench.recorder import Kernel, Recorder, failing_quietly, replaced_tensors
 from hfbench.strategies import set_training_mode
 
 Precision = Literal["no", "bf16", "fp16"]
@@ -194,20 +193,10 @@ def trace_modules(
 
 @contextmanager
 def _traced(model: nn.Module) -> Iterator[None]:
-    """Within, whatever ends a trace becomes a NotTraceableError: no code of a model foresaw one.
-
-    PyTorch logs the traceback of a failing shape function; the error says it in a line.
-    """
-    logger = logging.getLogger("torch._subclasses.fake_tensor")
-    disabled, logger.disabled = logger.disabled, True
-    try:
-        with measuring(
-            f"the cost of {type(model).__name__} cannot be traced without its data",
-            NotTraceableError,
-        ):
-            yield
-    finally:
-        logger.disabled = disabled
+    """Within, whatever ends a trace becomes a NotTraceableError: no code of a model foresaw one."""
+    message = f"the cost of {type(model).__name__} cannot be traced without its data"
+    with failing_quietly(), measuring(message, NotTraceableError):
+        yield
 
 
 @contextmanager

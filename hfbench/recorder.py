@@ -1,5 +1,6 @@
 """Sees what PyTorch does below autograd: operations with FLOPs and bytes, and the live memory."""
 
+import logging
 import math
 import weakref
 from collections import Counter
@@ -235,6 +236,17 @@ def _key(tensor: Tensor) -> int:
 def _extent(tensor: Tensor) -> int:
     """Bytes behind a tensor; an expanded one has fewer than its shape says."""
     return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
+
+
+@contextmanager
+def failing_quietly() -> Iterator[None]:
+    """Within, PyTorch does not log the traceback of a failing shape function beside its error."""
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = disabled
 
 
 @contextmanager

@@ -1,17 +1,21 @@
 """(IA)³: what it adapts, how many parameters it adds, and how they are trained."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny_models
 import torch
+import transformers
 from counting import counts
+from network_zoo import NETWORKS as ZOO
 from torch import nn
 
-from hfbench.adapters import feed_forward_outputs
+from hfbench import feed_forward
 from hfbench.config import TrainingConfig, parse_strategy
 from hfbench.errors import UserError
+from hfbench.feed_forward import feed_forward_outputs
 from hfbench.models.structure import canonical_name, find_structure, is_scale
 from hfbench.strategies import apply_strategy
 from hfbench.training.optimizer import LearningRates, Penalty, build_optimizer
@@ -45,6 +49,73 @@ def test_ia3_adds_a_factor_for_every_key_value_and_inner_value(
     assert found.adapter_total == blocks * (factors * hidden + inner)
     assert found.adapters == {f"block {i}": factors * hidden + inner for i in range(blocks)}
     assert found.report.trainable == head.report.trainable + found.adapter_total
+
+
+def test_ia3_scales_each_stage_of_a_hierarchical_network_by_its_width(tmp_path: Path) -> None:
+    """Of each block keys, values and four times its width: patch merging is no feed-forward."""
+    config = transformers.SwinConfig(architectures=["SwinForImageClassification"])  # tiny
+    config.save_pretrained(tmp_path)
+    (found,) = counts(tmp_path, "ia3", num_labels=2).strategies
+    assert found.adapter_total == 6 * (2 * 96 + 2 * 192 + 6 * 384 + 2 * 768) == 26_496
+
+
+def test_bottlenecks_are_no_feed_forwards(tmp_path: Path) -> None:
+    """A block of MobileBERT has four feed-forwards of 512 between its two bottlenecks."""
+    config = transformers.MobileBertConfig(architectures=["MobileBertForSequenceClassification"])
+    config.save_pretrained(tmp_path)
+    (found,) = counts(tmp_path, "ia3", num_labels=2).strategies
+    assert found.adapter_total == 24 * (2 * 128 + 4 * 512)
+
+
+def mobilebert() -> nn.Module:
+    """Two blocks: 32 values wide between them, 16 inside."""
+    config = transformers.MobileBertConfig(
+        vocab_size=60,
+        hidden_size=32,
+        true_hidden_size=16,
+        intra_bottleneck_size=16,
+        embedding_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=40,
+    )
+    return transformers.MobileBertForSequenceClassification(config)
+
+
+def test_ia3_scales_what_a_gated_feed_forward_narrows() -> None:
+    model = ZOO["llama"]()
+    structure = find_structure(model)
+    found = feed_forward_outputs(model, structure, structure.blocks)
+    assert found == [f"model.layers.{i}.mlp.down_proj" for i in range(3)]
+
+
+def test_layers_are_paired_by_the_order_in_which_they_run() -> None:
+    """MobileBERT's module tree lists bottlenecks between its feed-forwards."""
+    model = mobilebert().train()
+    structure = find_structure(model)
+    block = structure.blocks[1]
+    inside = ["ffn.0.output.dense", "ffn.1.output.dense", "ffn.2.output.dense", "output.dense"]
+    assert feed_forward_outputs(model, structure, [block]) == [f"{block}.{n}" for n in inside]
+    assert all(module.training for module in model.modules())
+    assert all(parameter.device.type == "cpu" for parameter in model.parameters())
+
+
+def test_without_the_order_the_module_tree_must_leave_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(*arguments: Any) -> Any:
+        raise RuntimeError("it needs values")
+
+    monkeypatch.setattr(feed_forward, "record_calls", fails)
+    model = ZOO["bert"]()
+    structure = find_structure(model)
+    found = feed_forward_outputs(model, structure, structure.blocks)
+    assert found == [f"{block}.output.dense" for block in structure.blocks]
+    model = mobilebert()
+    structure = find_structure(model)
+    with pytest.raises(UserError, match=r"its feed-forward cannot be told: .*it needs values"):
+        feed_forward_outputs(model, structure, structure.blocks)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +213,8 @@ def test_blocks_without_a_feed_forward_are_refused() -> None:
     model = tiny_models.bert()
     structure = find_structure(model)
     for block in structure.blocks:
-        model.get_submodule(block).output.dense = nn.Identity()
+        model.get_submodule(block).intermediate.dense = nn.Linear(16, 16)
+        model.get_submodule(block).output.dense = nn.Linear(16, 16)
     with pytest.raises(UserError, match="have no feed-forward of two linear layers"):
         feed_forward_outputs(model, structure, structure.blocks)
 

@@ -39,6 +39,7 @@ LAYERS = {
     "hfbench.params": 2,
     "hfbench.strategies": 2,
     "hfbench.adapters": 2,
+    "hfbench.feed_forward": 2,
     "hfbench.parameters": 2,
     "hfbench.training": 2,
     "hfbench.saving": 2,
