@@ -13,6 +13,7 @@ from typing import Any
 import xxhash
 
 from hfbench.disk import sync, write_whole
+from hfbench.plain_files import open_plain
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -26,7 +27,7 @@ class DamagedError(Exception):
 def checksum(path: Path) -> str:
     """32 hexadecimal digits of the contents (XXH3, 128 bits). Raises OSError."""
     digest = xxhash.xxh3_128()
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

@@ -60,3 +60,12 @@ def test_a_manifest_of_another_version_is_no_proof(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(values))
     with pytest.raises(DamagedError, match="not as it was written"):
         check(folder)
+
+
+def test_a_pipe_in_a_files_place_is_damage_and_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_bytes(b"")
+    seal(tmp_path, {})
+    (tmp_path / "empty").unlink()
+    os.mkfifo(tmp_path / "empty")
+    with pytest.raises(DamagedError, match="it is a pipe"):
+        check(tmp_path)

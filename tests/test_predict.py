@@ -178,6 +178,7 @@ def test_table_csv_and_json_say_the_same(
     trained: Trained, capsys: Captured, tmp_path: Path
 ) -> None:
     folder, _ = trained("text", "lora")
+    capsys.readouterr()  # of the training, where no other test has asked for it
     arguments = ["predict", str(folder), "good cat", "bad dog", "--top", "5"]  # of 2 labels
     written = {}
     for style in ("table", "csv", "json"):
