@@ -43,6 +43,7 @@ NEUTRAL_KEYS = (
     "training.num_workers",
     "training.resume",
     "training.save_steps",
+    "training.save_minutes",
 )
 
 # tasks of one head over labels: one, several, or a number; with weights for the labels
@@ -155,7 +156,11 @@ class TrainingConfig:
     mixed_precision: Literal["no", "bf16", "fp16", "auto"] = "no"
     gradient_checkpointing: bool = False  # less memory, trained blocks computed twice
     early_stopping_patience: int | None = None  # evaluations without improvement
-    save_steps: int | None = None  # None: the state is saved once an epoch
+    # The state is saved once an epoch; also after so many steps, and by the clock between steps.
+    save_steps: int | None = None
+    save_minutes: float | None = 10.0
+    # of steps, over all starts of the command: then the training ends as with max_steps
+    max_minutes: float | None = None
     resume: Literal["auto", "never"] = "auto"
     num_workers: int = 0  # processes that prepare batches
 
@@ -165,7 +170,13 @@ class TrainingConfig:
         for key in ("max_steps", "save_steps", "early_stopping_patience"):
             value = getattr(self, key)
             check(f"training.{key}", value, value is None or value >= 1, "a number >= 1")
-        for key in ("learning_rate", "head_learning_rate", "max_grad_norm"):
+        for key in (
+            "learning_rate",
+            "head_learning_rate",
+            "max_grad_norm",
+            "save_minutes",
+            "max_minutes",
+        ):
             value = getattr(self, key)
             check(f"training.{key}", value, value is None or value > 0, "positive")
         decay = self.layerwise_lr_decay

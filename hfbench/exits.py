@@ -14,7 +14,7 @@ from hfbench.errors import (
     TrainingFailedError,
     UserError,
 )
-from hfbench.interrupts import INTERRUPTED, say_interrupted, unwinding
+from hfbench.interrupts import INTERRUPTED, Interrupted, say_interrupted, unwinding
 from hfbench.spelling import Spelling, spelled
 
 WORK_GOES_ON = "interrupted; the same command continues"
@@ -30,9 +30,9 @@ def guarded(
 ) -> int:
     """Run ``action``; a user's mistake becomes one message and the exit code 2 (hub: 3).
 
-    ``interrupted`` says after Ctrl-C what became of the work, ``spelling`` how the command has its
-    user write the keys that messages name. ``full_disk`` is the exit code where the disk took no
-    more, whatever was being written. Failures of ours keep their traceback; Python then exits
+    ``interrupted`` says after a signal what became of the work, ``spelling`` how the command has
+    its user write the keys that messages name. ``full_disk`` is the exit code where the disk took
+    no more, whatever was being written. Failures of ours keep their traceback; Python then exits
     with 1.
     """
     _collect_rarely()
@@ -51,9 +51,9 @@ def guarded(
         if debug or problem is None:
             raise
         return _report(problem, full_disk if is_full(error) else 2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         say_interrupted()
-        return INTERRUPTED
+        return 128 + error.number if isinstance(error, Interrupted) else INTERRUPTED
 
 
 def _collect_rarely() -> None:

@@ -1,8 +1,10 @@
-"""Ctrl-C at any moment: the exit code 130 and one line, from the one process that speaks.
+"""Ctrl-C and the signals of schedulers at any moment: one line, and 128 + signal as exit code.
 
 While libraries are imported, before the work and after it, the process ends at once: an exception
-there would come out of code that does not expect it. Within the work a KeyboardInterrupt unwinds
-what is open, so that temporary files go. A second press ends that too.
+there would come out of code that does not expect it. Within the work an :class:`Interrupted`
+unwinds what is open, so that temporary files go. Between the steps of a training it waits for the
+step to end (:func:`signals_wait`). A second signal ends all that too. The line comes from the one
+process that speaks.
 
 Standard library only, and little of it: this is loaded first.
 """
@@ -15,10 +17,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
-INTERRUPTED = 130
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # the last: a scheduler's warning
+SIGNALS = frozenset(getattr(signal, name) for name in NAMES if hasattr(signal, name))
+EXIT_CODES = {128 + number: number for number in SIGNALS}
+INTERRUPTED = 128 + signal.SIGINT
 ONE_PRESS_SECONDS = 1.0  # a terminal and a launcher may both pass one press on
+LAUNCHED_PRESS_SECONDS = 3.0  # torchrun passes on what reached it, and ends all when one has ended
 STANDARD_ERROR = 2
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asks this process to end.
+
+    Attributes:
+        number: of the signal.
+        agreed: every process of the launcher raises this, after the same step.
+    """
+
+    def __init__(self, number: int, *, agreed: bool = False) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number, self.agreed = number, agreed
 
 
 class _State:
@@ -28,7 +48,9 @@ class _State:
     speaks = True
     line = "interrupted"
     unwinds = False  # an exception reaches ``unwinding``
-    pressed_at: float | None = None
+    waits = False  # within ``signals_wait``
+    asked: int | None = None  # the first signal
+    asked_at = 0.0
     said = False
 
 
@@ -36,27 +58,53 @@ _state = _State()
 
 
 def answer_interrupts(*, speaks: bool | None = None) -> None:
-    """From now on Ctrl-C ends this process as this module says; for the main thread.
+    """From now on signals end this process as this module says; for the main thread.
 
     ``speaks``: whether it prints the line; by default the main process of a launcher's does. What
-    came while whoever started the process let interrupts wait is answered now. Where they are to be
-    ignored (nohup), they stay ignored.
+    came while whoever started the process let signals wait is answered now. Those that are to be
+    ignored (nohup) stay ignored.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        return
+    answered = {n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN}
     _state.process_id = os.getpid()
     _state.speaks = os.environ.get("RANK", "0") == "0" if speaks is None else speaks
-    signal.signal(signal.SIGINT, _on_interrupt)
-    # Registered first, so called last: what Python takes down then knows no handler any more.
-    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    for number in answered:
+        signal.signal(number, _on_signal)
+        # Registered first, so called last: what Python takes down then knows no handler any more.
+        atexit.register(signal.signal, number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, answered)
     sys.unraisablehook = _ending_where_it_would_be_lost(sys.unraisablehook)
+
+
+def asked_to_end() -> int | None:
+    """The signal that reached this process first."""
+    return _state.asked
+
+
+def interrupted_by_all(number: int) -> Interrupted:
+    """To be raised after all processes agreed to end by ``number``, which may have reached others.
+
+    What their launcher sends when the first of them has ended is then no second signal.
+    """
+    _state.asked, _state.asked_at = number, time.monotonic()
+    return Interrupted(number, agreed=True)
+
+
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """Within, a first signal is only noted (:func:`asked_to_end`); it is answered at the end."""
+    _state.waits = True
+    try:
+        yield
+    finally:
+        _state.waits = False
+    if _state.asked is not None:
+        raise Interrupted(_state.asked)
 
 
 @contextmanager
 def unwinding(line: str) -> Iterator[None]:
-    """Within, an interrupt is a KeyboardInterrupt; ``line`` says what became of the work."""
+    """Within, a signal raises Interrupted; ``line`` says what became of the work."""
     _state.line, _state.unwinds = line, True
     try:
         yield
@@ -71,38 +119,65 @@ def say_interrupted() -> None:
         # A terminal has "^C" or a progress bar in that line. Not through Python's stream, which
         # the handler may have interrupted.
         start = "\n" if os.isatty(STANDARD_ERROR) else ""
-        os.write(STANDARD_ERROR, f"{start}hfbench: {_state.line}\n".encode("ascii"))
+        line = _state.line
+        if _state.asked not in (None, signal.SIGINT):
+            name = signal.Signals(_state.asked).name
+            line = line.replace("interrupted", f"interrupted by {name}", 1)
+        os.write(STANDARD_ERROR, f"{start}hfbench: {line}\n".encode("ascii"))
 
 
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
-    """Within, interrupts wait; in processes started within, until they answer them."""
+    """Within, signals wait; in processes started within, until they answer them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _on_interrupt(signal_number: int, frame: FrameType | None) -> None:
+def _on_signal(number: int, frame: FrameType | None) -> None:
     if os.getpid() != _state.process_id:
-        raise KeyboardInterrupt  # a forked worker: its library knows what to do
-    now = time.monotonic()
-    if _state.pressed_at is not None and now - _state.pressed_at < ONE_PRESS_SECONDS:
+        _in_worker(number)
         return
-    again = _state.pressed_at is not None
-    _state.pressed_at = now
+    now = time.monotonic()
+    again = _state.asked is not None
+    if again and now - _state.asked_at < _one_press_seconds():
+        return
+    if not again:
+        _state.asked, _state.asked_at = number, now
+        if _state.waits:
+            return
     if again or not _state.unwinds or _importing(frame):
-        _end_at_once()
-    raise KeyboardInterrupt
+        end_at_once()
+    raise Interrupted(number)
 
 
-def _end_at_once() -> None:
+def _in_worker(number: int) -> None:
+    """A process that a library forked: the library knows what to do.
+
+    One that prepares batches of a step that is to end goes on; it ends with its parent.
+    """
+    if _state.waits:
+        _state.waits = False  # not at a second signal
+    elif number == signal.SIGINT:
+        raise KeyboardInterrupt
+    else:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+
+def _one_press_seconds() -> float:
+    return LAUNCHED_PRESS_SECONDS if "TORCHELASTIC_RUN_ID" in os.environ else ONE_PRESS_SECONDS
+
+
+def end_at_once() -> NoReturn:
+    """End the process now, with its line and without unwinding anything."""
     say_interrupted()
-    os._exit(INTERRUPTED)
+    os._exit(128 + (_state.asked or signal.SIGINT))
 
 
 def _importing(frame: FrameType | None) -> bool:
@@ -120,7 +195,7 @@ def _ending_where_it_would_be_lost(
 
     def ending(unraisable: "sys.UnraisableHookArgs") -> object:
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            _end_at_once()
+            end_at_once()
         return hook(unraisable)
 
     return ending

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from hfbench.config import RunConfig, StrategyConfig
 from hfbench.exits import guarded
 from hfbench.expectation import Durations
-from hfbench.interrupts import INTERRUPTED, interrupts_wait
+from hfbench.interrupts import EXIT_CODES, INTERRUPTED, Interrupted, interrupts_wait
 from hfbench.record import finished_result, run_name
 from hfbench.spelling import COMPARE
 from hfbench.start import prepare_child
@@ -29,7 +29,9 @@ from hfbench.status import working
 from hfbench.streams import lasting
 
 FULL_DISK = 5  # how a run says that the disk took no more; to others a failed run
-PATIENCE_SECONDS = 10.0  # for a run that was interrupted to put away what is open
+PATIENCE_SECONDS = 30.0  # for a run that was interrupted to end its step and to keep its state
+ORPHAN_SECONDS = 10.0  # within which a run ends whose server is gone
+SERVER_GONE = 255  # what multiprocessing then says of it
 
 
 def plan_matrix(
@@ -141,15 +143,17 @@ def _in_child(context: Any, target: Callable[..., None], *arguments: Any) -> int
             process.start()
             ours.send(None)
             process.join()
-    except KeyboardInterrupt:
-        _end(process)
+    except KeyboardInterrupt as error:
+        _end(process, error.number if isinstance(error, Interrupted) else signal.SIGINT)
         _end_server()
         raise
-    if process.exitcode == INTERRUPTED:
-        raise KeyboardInterrupt
-    if process.exitcode in (2, 3):
-        sys.exit(process.exitcode)
     code: int | None = process.exitcode
+    if code == SERVER_GONE:  # its run sees that too, and ends
+        _wait_for(process.pid, ORPHAN_SECONDS)
+    if code in EXIT_CODES:
+        raise Interrupted(EXIT_CODES[code])
+    if code in (2, 3):
+        sys.exit(code)
     return code
 
 
@@ -163,14 +167,34 @@ def _begin(start: Any, target: Callable[..., None], *arguments: Any) -> None:
     target(*arguments)
 
 
-def _end(process: Any) -> None:
-    """Pass the interrupt on: it may have reached this process alone."""
-    if process.is_alive():
-        os.kill(process.pid, signal.SIGINT)
-        process.join(PATIENCE_SECONDS)
-    if process.is_alive():
-        process.kill()
-        process.join()
+def _end(process: Any, number: int) -> None:
+    """Pass the signal on: it may have reached this process alone."""
+    if process.pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+        _wait_for(process.pid, PATIENCE_SECONDS)
+
+
+def _wait_for(process_id: int, seconds: float) -> None:
+    """Until it has ended; then end it. Its server, which knows, may be gone."""
+    patience = time.monotonic() + seconds
+    while _lives(process_id) and time.monotonic() < patience:
+        time.sleep(0.05)
+    if _lives(process_id):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process_id, signal.SIGKILL)
+
+
+def _lives(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    try:
+        stat = Path(f"/proc/{process_id}/stat").read_text()
+    except OSError:  # no Linux, or gone just now
+        return not Path("/proc/self").exists()
+    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def _end_server() -> None:

@@ -27,7 +27,7 @@ OWN_HEAD = "the checkpoint's own"
 REORDERED_HEAD = "the checkpoint's own, in the data's order of labels"
 UNTRAINED = "_before_training"  # ends the name of a test metric of the model as it came
 
-Status = Literal["succeeded", "failed", "diverged", "out_of_memory"]
+Status = Literal["succeeded", "failed", "diverged", "out_of_memory", "interrupted"]
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from hfbench.choices import Choices, keep_choices, kept_choices
 from hfbench.claim import claimed
-from hfbench.config import RunConfig, flatten
+from hfbench.config import RunConfig, TrainingConfig, flatten
 from hfbench.data.bad_rows import BAD_ROWS_FILE, write_bad_rows
 from hfbench.disk import disk_problem
 from hfbench.errors import (
@@ -42,6 +42,7 @@ from hfbench.record import Record, damage, finished_result, run_folder, run_id
 from hfbench.results import BASELINE_MSE, UNTRAINED, RunResult, Status
 from hfbench.saving import MODEL_FOLDER, save_model
 from hfbench.status import working
+from hfbench.stopping import stops_recorded
 from hfbench.strategies import layer_decay, set_training_mode, unfreezing
 from hfbench.tasks import make_task
 from hfbench.tasks.base import Task
@@ -69,9 +70,9 @@ def run(config: RunConfig, *, brief: bool = False) -> RunResult:
     """Train, evaluate, save and record one run; a finished identical run is only read.
 
     ``brief``: the parameters are told in one line, because a run of this strategy listed them.
-    A run that fails or runs out of memory leaves a result with its reason, and the exception goes
-    on to the caller. A mistake found before training leaves none. Nobody else works in the run's
-    folder meanwhile.
+    A run that fails, runs out of memory or is ended by a signal leaves a result with its reason,
+    and the exception goes on to the caller. A mistake found before training leaves none. Nobody
+    else works in the run's folder meanwhile.
     """
     with _claimed(config):
         return _run(config, run_folder(config), brief=brief)
@@ -116,7 +117,26 @@ def _run(config: RunConfig, folder: Path, *, brief: bool) -> RunResult:
         "threads": settle_threads(task, accelerator, kept.threads),
         "precision": accelerator.mixed_precision,
     }
-    begun = False
+    with stops_recorded(record, accelerator):
+        result = _recorded(config, task, accelerator, record, kept, started, brief=brief)
+    clear(folder, accelerator)
+    accelerator.print(_summary(result, folder))
+    accelerator.end_training()
+    return result
+
+
+def _recorded(
+    config: RunConfig,
+    task: Task,
+    accelerator: Accelerator,
+    record: Record,
+    kept: Choices,
+    started: float,
+    *,
+    brief: bool,
+) -> RunResult:
+    """From the data to the saved model; what fails within is the reason in the record."""
+    folder, begun = record.folder, False
     try:
         prepared = prepare(config, task, accelerator)
         accelerator.print(describe(config, prepared, brief=brief))
@@ -139,6 +159,8 @@ def _run(config: RunConfig, folder: Path, *, brief: bool) -> RunResult:
             with working(f"training {config.strategy.label}, seed {config.seed}"):
                 fitted = train(config, shortened, accelerator, folder)
             record.update(**_training_fields(fitted))
+            if (note := budget_note(config.training, fitted)) is not None:
+                accelerator.print(note)
             split = shortened.data.test
             with working("testing"):
                 test |= evaluate(config, task, prepared.model, split, accelerator, "test")
@@ -147,9 +169,9 @@ def _run(config: RunConfig, folder: Path, *, brief: bool) -> RunResult:
             test |= task.further_test_metrics(bare, prepared.data.test, accelerator)
         record.update(test_metrics=test, **save(config, prepared, accelerator, folder))
         record.update(total_seconds=time.perf_counter() - started)
-        result = record.build("succeeded", None)
+        result = record.build("succeeded", note)
         if accelerator.is_main_process:
-            record.write("succeeded", None)
+            record.write("succeeded", note)
     except Exception as error:
         # Any process may be the one that fails; the others are then ended from outside.
         if begun or not isinstance(error, (UserError, HubUnreachableError)):
@@ -165,9 +187,6 @@ def _run(config: RunConfig, folder: Path, *, brief: bool) -> RunResult:
         if problem := disk_problem(error):
             raise UserError(f"{str(folder)!r}: {problem}") from error
         raise
-    clear(folder, accelerator)
-    accelerator.print(_summary(result, folder))
-    accelerator.end_training()
     return result
 
 
@@ -365,6 +384,16 @@ def save(
         fields = {"saved_bytes": saved_bytes, "saved_files": listed(folder, files)}
     accelerator.wait_for_everyone()
     return fields
+
+
+def budget_note(training: TrainingConfig, fitted: FitResult) -> str | None:
+    """Where ``max_minutes`` ended the training; None where it did not."""
+    if fitted.total_steps is None:
+        return None
+    return (
+        f"training.max_minutes={training.max_minutes:g} ended the training after step "
+        f"{len(fitted.step_losses)} of {fitted.total_steps}"
+    )
 
 
 def _training_fields(fitted: FitResult) -> dict[str, Any]:

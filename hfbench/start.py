@@ -1,9 +1,11 @@
 """Where every command starts: what must hold before anything else is imported.
 
-Ctrl-C from the first moment on, standard streams that take what is printed.
+Signals from the first moment on, an end with the launcher, standard streams that take what is
+printed.
 """
 
 from hfbench.interrupts import answer_interrupts
+from hfbench.orphans import end_with_command, end_with_launcher
 
 
 def main() -> int:
@@ -25,12 +27,14 @@ def recipe(task: str, description: str | None) -> int:
 def prepare_process() -> None:
     """For the main process of a command, before its other imports."""
     answer_interrupts()
+    end_with_launcher()
     _take_what_is_printed()
 
 
 def prepare_child() -> None:
     """For a process that a command of ours started, which speaks for it."""
     answer_interrupts(speaks=False)
+    end_with_command()
     _take_what_is_printed()
 
 

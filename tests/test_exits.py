@@ -4,14 +4,13 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from signalled import living, started, wait_until
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
@@ -20,31 +19,6 @@ DEMO = str(RECIPES / "configs/demo_text.yaml")
 COMPARE = ["-m", "hfbench", "compare", "--config", DEMO, "--strategies", "full", "--output"]
 RECIPE = [str(RECIPES / "text_classification.py"), "--config", DEMO]
 LINE = r"hfbench: interrupted(; the same command continues)?\n"
-
-
-@contextmanager
-def started(arguments: list[str], *, blocked: bool = False) -> Iterator[subprocess.Popen[str]]:
-    """Python with these arguments, in a process group of its own as a shell makes it."""
-
-    def before_python() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # whatever the tests were started with
-        how = signal.SIG_BLOCK if blocked else signal.SIG_UNBLOCK
-        signal.pthread_sigmask(how, {signal.SIGINT})
-
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=before_python,
-    )
-    try:
-        yield process
-    finally:
-        for left in living(process.pid):
-            os.kill(left, signal.SIGKILL)
-        process.communicate()
 
 
 def assert_interrupted(process: subprocess.Popen[str]) -> None:
@@ -56,26 +30,6 @@ def assert_interrupted(process: subprocess.Popen[str]) -> None:
     while living(process.pid) and time.monotonic() < patience:
         time.sleep(0.05)
     assert living(process.pid) == []
-
-
-def living(session: int) -> list[int]:
-    """The processes of a session, without those that have ended."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            text = stat.read_text()
-        except OSError:
-            continue
-        state, _, _, its_session = text.rpartition(")")[2].split()[:4]
-        if int(its_session) == session and state not in "ZX":
-            found.append(int(stat.parent.name))
-    return found
-
-
-def wait_until(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    while not reached():
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(

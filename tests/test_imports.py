@@ -85,6 +85,8 @@ LAYERS = {
     "hfbench.plain_yaml": 0,
     "hfbench.exits": 0,
     "hfbench.interrupts": 0,
+    "hfbench.orphans": 0,
+    "hfbench.stopping": 2,
     "hfbench.quiet": 0,
     "hfbench.spelling": 0,
     "hfbench.streams": 0,

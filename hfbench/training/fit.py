@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from hfbench.config import TrainingConfig
+from hfbench.interrupts import signals_wait
 from hfbench.results import EpochRecord
 from hfbench.training import memory, state
 from hfbench.training.batching import (
@@ -32,6 +33,7 @@ from hfbench.training.batching import (
     load_batches,
     split_batches,
 )
+from hfbench.training.breaks import Breaks
 from hfbench.training.divergence import check_first_metric, check_loss, check_weights
 from hfbench.training.losses import PendingLosses
 from hfbench.training.optimizer import LearningRates, Penalty, build_optimizer, build_schedule
@@ -81,6 +83,7 @@ class FitResult:
     samples_seen: int
     best_metric: float | None
     peak_memory_bytes: int | None  # while training, without evaluation
+    total_steps: int | None = None  # that were planned, where training.max_minutes ended it before
 
 
 def fit(
@@ -109,6 +112,8 @@ def fit(
         equal_lengths: a batch is computed in parts of one length each.
 
     Raises:
+        Interrupted: a signal came. The state of the last step, or of the last epoch where it came
+            during an evaluation, is kept.
         DivergedError: when the loss, a weight or the first validation metric is NaN or infinite.
             The last state and the best parameters stay those before.
     """
@@ -190,6 +195,8 @@ class _Loop:
             self.parts["scaler"] = accelerator.scaler
         self.progress = state.Progress()
         self.pending = PendingLosses(accelerator)
+        self.breaks = Breaks(config, accelerator)
+        self.started = time.perf_counter()
 
     def leaves_gradients_out(self, model: nn.Module) -> bool:
         """Whether a backward pass misses trainable parameters; processes must agree on them."""
@@ -227,6 +234,7 @@ class _Loop:
             asdict(self.progress),
             owner=self.owner,
         )
+        self.breaks.saved()
 
     def result(self) -> FitResult:
         return FitResult(
@@ -236,6 +244,7 @@ class _Loop:
             samples_seen=self.progress.samples_seen,
             best_metric=self.progress.best_metric,
             peak_memory_bytes=self.progress.peak_memory_bytes,
+            total_steps=self.total_steps if self.progress.out_of_time else None,
         )
 
     # -- training -----------------------------------------------------------------------------
@@ -256,35 +265,49 @@ class _Loop:
             state.load_best(self.folder, bare, owner=self.owner, step=self.progress.best_step)
 
     def train_epoch(self, bar: Any) -> None:
-        progress, config = self.progress, self.config
+        """Take the steps that are left of the epoch, or those before a signal or the last one."""
+        progress = self.progress
         self.unfreezing.enter(progress.epoch)
         self.objective.train_mode(self.accelerator.unwrap_model(self.model))
         memory.reset_peak(self.accelerator.device)
-        started = time.perf_counter()
-        for window in self.windows() if progress.step < self.total_steps else ():
+        with signals_wait():
+            self.take_steps(bar)
+            self.unfreezing.leave()
+            self.read_losses()
+            progress.train_seconds = self.train_seconds(wait=True)
+            peaks = (memory.peak_bytes(self.accelerator.device), progress.peak_memory_bytes)
+            progress.peak_memory_bytes = max(filter(None, peaks), default=None)
+            self.check_weights()
+            if self.breaks.all_stop():
+                self.save()
+                self.breaks.stop()
+
+    def take_steps(self, bar: Any) -> None:
+        progress, config = self.progress, self.config
+        self.started = time.perf_counter()
+        ended = progress.out_of_time or progress.step >= self.total_steps
+        for window in () if ended else self.windows():
             self.optimizer_step(window)
             progress.step += 1
             progress.batches_done += len(window)
             bar.update()
-            due = config.save_steps is not None and progress.step % config.save_steps == 0
-            if due or progress.step % 10 == 0:
+            due = self.breaks.due(progress.step, self.train_seconds())
+            by_steps = config.save_steps is not None and progress.step % config.save_steps == 0
+            if by_steps or due.save or progress.step % 10 == 0:
                 self.read_losses()
                 bar.set_postfix(self.describe(), refresh=False)
-            if due:
-                progress.train_seconds += self.elapsed(started)
+            if by_steps or due.save:
+                progress.train_seconds = self.train_seconds(wait=True)
                 self.unfreezing.leave()
                 self.check_weights()
                 self.save()
                 self.unfreezing.enter(progress.epoch)
-                started = time.perf_counter()
+                self.started = time.perf_counter()
             if progress.step >= self.total_steps:
                 break
-        self.unfreezing.leave()
-        self.read_losses()
-        progress.train_seconds += self.elapsed(started)
-        peaks = (memory.peak_bytes(self.accelerator.device), progress.peak_memory_bytes)
-        progress.peak_memory_bytes = max(filter(None, peaks), default=None)
-        self.check_weights()
+            progress.out_of_time = due.end
+            if due.end or due.stop:
+                break
 
     def windows(self) -> Iterator[list[tuple[Share, Batch]]]:
         """The accumulation windows that are left of this epoch."""
@@ -319,11 +342,7 @@ class _Loop:
     def optimizer_step(self, window: list[tuple[Share, Batch]]) -> None:
         accelerator = self.accelerator
         units = [self.objective.loss_units(b) if share.counts else 0 for share, b in window]
-        own_units = float(sum(units))
-        all_units: float | Tensor = own_units
-        if accelerator.num_processes > 1:
-            shared = torch.full((), own_units, device=accelerator.device)
-            all_units = accelerator.reduce(shared, "sum")  # stays on the device: no waiting
+        all_units = self.breaks.add_up(float(sum(units)), self.train_seconds())
         losses = []
         for index, (_, batch) in enumerate(window):
             # Wrapped models average gradients over processes: undo it, divide by the sum once.
@@ -371,8 +390,12 @@ class _Loop:
     # -- between epochs -----------------------------------------------------------------------
 
     def end_epoch(self, bar: Any) -> None:
-        progress = self.progress
         metrics = {} if self.objective.evaluate is None else self.objective.evaluate(self.model)
+        with signals_wait():
+            self.keep_epoch(metrics, bar)
+
+    def keep_epoch(self, metrics: dict[str, Any], bar: Any) -> None:
+        progress = self.progress
         progress.epoch += 1
         progress.batches_done = 0
         record = EpochRecord(
@@ -389,7 +412,8 @@ class _Loop:
         bar.set_postfix(self.describe(), refresh=False)
         patience = self.config.early_stopping_patience
         stop_early = patience is not None and progress.evaluations_without_gain >= patience
-        progress.finished = stop_early or progress.step >= self.total_steps
+        ended = progress.out_of_time or progress.step >= self.total_steps
+        progress.finished = stop_early or ended
         self.save()
 
     def keep_best(self, value: float) -> None:
@@ -425,7 +449,8 @@ class _Loop:
             shown[self.objective.metric] = f"{value:.4f}"
         return shown
 
-    def elapsed(self, started: float) -> float:
-        if self.accelerator.device.type == "cuda":
+    def train_seconds(self, *, wait: bool = False) -> float:
+        """Of all steps until now; ``wait`` for those that the device still computes."""
+        if wait and self.accelerator.device.type == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter() - started
+        return self.progress.train_seconds + time.perf_counter() - self.started

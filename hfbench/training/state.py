@@ -48,6 +48,7 @@ class Progress:
     best_step: int | None = None
     evaluations_without_gain: int = 0
     peak_memory_bytes: int | None = None
+    out_of_time: bool = False  # training.max_minutes ended it before its last step
     finished: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
     step_losses: list[float] = field(default_factory=list)
@@ -158,6 +159,12 @@ def load_state(
 def has_state(folder: Path) -> bool:
     """Whether a run may go on in ``folder``."""
     return bool(_kept(folder / STATE))
+
+
+def last_step(folder: Path) -> int | None:
+    """After which step the newest state of the run in ``folder`` was kept."""
+    kept = _kept(folder / STATE)
+    return int(kept[-1].name.removeprefix(_PREFIX).partition("-")[0]) if kept else None
 
 
 def clear(folder: Path, accelerator: Accelerator) -> None:
