@@ -18,6 +18,7 @@ from hfbench.models.calls import record_calls
 from hfbench.models.inputs import meta_batch
 from hfbench.models.structure import Structure, linear_layers
 from hfbench.recorder import failing_quietly, replaced_tensors
+from hfbench.training.undisturbed import undisturbed
 
 TOKENS, SECONDS = 8, 1.0  # of the sample whose shapes are passed through the network
 
@@ -76,23 +77,18 @@ def _paired(layers: Sequence[tuple[str, int, int]]) -> tuple[list[str], list[str
 def _order(model: nn.Module, structure: Structure) -> tuple[dict[str, int] | None, str]:
     """When each module of the backbone first runs; None and why where it cannot be traced."""
     backbone = model.get_submodule(structure.backbone)
-    was_training = {module: module.training for module in model.modules()}
     cpu = torch.device("cpu")
     try:
         message = "the order of its layers cannot be traced"
-        with failing_quietly(), measuring(message), ExitStack() as stack:
+        with failing_quietly(), measuring(message), undisturbed(model), ExitStack() as stack:
             sample = meta_batch(backbone, 1, max_length=TOKENS, max_seconds=SECONDS)
             del sample["labels"]  # of the head, which is not run
-            model.eval()
             stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
             stack.enter_context(replaced_tensors(model, cpu))
             batch = {n: torch.empty(v.shape, dtype=v.dtype, device=cpu) for n, v in sample.items()}
             calls = record_calls(model, lambda: backbone(**batch))
     except (NotMeasuredError, UserError) as error:  # of a kind of input that meta_batch lacks
         return None, str(error)
-    finally:
-        for module, training in was_training.items():
-            module.training = training
     return calls.starts, ""
 
 

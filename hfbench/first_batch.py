@@ -1,7 +1,6 @@
 """The first batch goes through the model once before the training: what does not fit is named."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 
 from hfbench.errors import UserError, is_out_of_memory
 from hfbench.tasks.base import Samples, Task
+from hfbench.training.undisturbed import undisturbed
 
 SAMPLES = 2
 # What a configuration says of a network's inputs, by the feature that it reads.
@@ -33,7 +33,7 @@ def check_first_batch(
     batch = task.collate([samples[index] for index in range(min(SAMPLES, len(samples)))])
     if not labels:
         del batch["labels"]
-    with _undisturbed(model), torch.no_grad():
+    with undisturbed(model), torch.no_grad():
         try:
             model(**batch)
         except Exception as error:
@@ -72,16 +72,3 @@ def _expected(config: Any, batch: Mapping[str, Tensor]) -> str:
 def _described(value: Tensor) -> str:
     shape = " × ".join(map(str, value.shape))
     return f"({shape}, {str(value.dtype).removeprefix('torch.')})"
-
-
-@contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """In eval mode; afterwards modes and random numbers are as before."""
-    modes = [(module, module.training) for module in model.modules()]
-    with torch.random.fork_rng([]):
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training

@@ -20,6 +20,7 @@ from hfbench.config import load_config, parse_strategy
 from hfbench.models.structure import find_structure
 from hfbench.run import run
 from hfbench.strategies import apply_strategy
+from hfbench.training import narrowing
 from hfbench.training.narrowing import narrowed
 
 POSITIONS = {"timm": 17, "vit": 65}  # patches and the class token; 48 tokens of texts
@@ -240,3 +241,31 @@ def test_a_network_with_attention_behind_its_blocks_is_left_alone() -> None:
     probe = probe_of(model, make_batch("bert"))
     with narrowed(model, find_structure(model), probe, Accelerator()) as names:
         assert names == ()
+
+
+def failing_search(monkeypatch: pytest.MonkeyPatch, message: str) -> Any:
+    def fail(search: Any) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(narrowing._Search, "find", fail)
+    _, narrow, _ = with_strategy("bert", "full")
+    return narrow
+
+
+def test_a_search_that_fails_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with failing_search(monkeypatch, "no kernel for float64\nCompile with DSA") as names:
+        assert names == ()
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "last block: all positions are computed; " in said
+    assert "no kernel for float64" in said
+
+
+def test_a_search_that_exhausts_the_memory_is_not_swallowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    narrow = failing_search(monkeypatch, "CUDA out of memory")
+    with pytest.raises(RuntimeError, match="out of memory"), narrow:
+        pass

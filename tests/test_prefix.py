@@ -20,6 +20,7 @@ from probed_models import Samples, collate, other_model, probe_of
 from tiny_runs import overrides
 from torch import Tensor, nn
 
+from hfbench import disk
 from hfbench.config import NetworkConfig, load_config, parse_strategy
 from hfbench.models.network import ScratchNetwork
 from hfbench.models.structure import find_structure
@@ -28,7 +29,7 @@ from hfbench.run import run
 from hfbench.strategies import apply_strategy
 from hfbench.training.prefix import cache, store
 from hfbench.training.prefix.cache import stored_prefix
-from hfbench.training.prefix.cut import STORED, Place, find_place
+from hfbench.training.prefix.cut import STORED, Cut, Place, find_place
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -310,6 +311,85 @@ def test_a_layer_that_trains_and_runs_inside_the_prefix_is_named(
     assert "deberta.encoder.conv.conv, which trains, runs before it ends" in (
         capsys.readouterr().out
     )
+
+
+FAILING = {
+    "finding": (Cut, "find_embeddings"),
+    "proving": (cache, "disagreement"),
+    "comparing": (cache, "difference"),
+}
+
+
+@pytest.mark.parametrize("where", FAILING)
+def test_processes_agree_before_one_of_them_declines(
+    where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Otherwise the others wait for its vote."""
+    votes = []
+
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("the kernel failed")
+
+    def vote(accelerator: Accelerator, yes: bool) -> bool:
+        votes.append(yes)
+        return yes
+
+    monkeypatch.setattr(*FAILING[where], fail)
+    monkeypatch.setattr(cache, "all_agree", vote)
+    _, prefix = opened(make_model("bert"), make_batch("bert"), "last_2")
+    with prefix as (_, record):
+        assert record is None
+        assert votes[-1] is False
+    assert "without it the model fails: the kernel failed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("where", FAILING)
+def test_exhausted_memory_is_no_reason_to_go_on(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(*FAILING[where], fail)
+    _, prefix = opened(make_model("bert"), make_batch("bert"), "last_2")
+    with pytest.raises(torch.OutOfMemoryError), prefix:
+        pass
+
+
+def test_where_another_process_declines_this_one_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cache, "all_agree", lambda accelerator, yes: False)
+    _, prefix = opened(make_model("bert"), make_batch("bert"), "last_2")
+    with prefix as (_, record):
+        assert record is None
+    assert "another process could not leave it out" in capsys.readouterr().out
+
+
+def test_an_error_of_the_training_does_not_come_from_a_declined_prefix(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(store, "make_room", lambda size: "No space left on device")
+    _, prefix = opened(make_model("bert"), make_batch("bert"), "last_2")
+
+    def train() -> None:
+        with prefix as (_, record):
+            assert record is None
+            raise ArithmeticError("the loss is not finite")
+
+    with pytest.raises(ArithmeticError) as raised:
+        train()
+    assert raised.value.__context__ is None
+    assert not disk.is_full(raised.value)
+
+
+def test_a_search_for_what_the_head_reads_leaves_no_hook_where_it_fails() -> None:
+    model = make_model("bert")
+    cut = Cut(model, find_structure(model), Place(4, backbone=True))
+    before = dict(model.bert._forward_hooks)
+    with pytest.raises(ValueError, match="input_ids"):
+        cut.find_leaf({"attention_mask": torch.ones(1, 1)}, bool)
+    assert model.bert._forward_hooks == before
 
 
 @pytest.fixture

@@ -40,3 +40,15 @@ def test_what_a_repeated_pass_changes_too_is_rounding_while_it_is_small(
     problem = disagreement(cut, probe, whole, None)
     assert (problem is None) == agrees, problem
     assert agrees or "other gradients of classifier.bias" in str(problem)
+
+
+def test_a_backward_pass_that_fails_leaves_no_gradients() -> None:
+    model = make_model("bert")
+
+    def fail(gradient: Any) -> None:
+        raise RuntimeError("the kernel failed")
+
+    model.bert.encoder.layer[0].attention.self.query.weight.register_hook(fail)
+    with pytest.raises(RuntimeError, match="the kernel failed"):
+        whole_model(probe_of(model, make_batch("bert")))
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -103,6 +103,40 @@ def test_an_entry_that_another_program_finished_first_is_kept() -> None:
     assert [path.name for path in store.entries_folder().iterdir()] == ["a"]
 
 
+@pytest.mark.parametrize("deletable", [True, False])
+def test_a_damaged_entry_is_not_taken_over(
+    deletable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = store.start("a")
+    writer = store.RowWriter(own, 0)
+    writer.add([0], torch.ones(1, 1, 1))
+    writer.close()
+    (write("a", torch.zeros(1, 1, 1)) / "0.bin").write_bytes(b"")
+    if deletable:
+        store.finish(own, "a", writer, parts=1, seconds=1.0)
+        found = store.find("a")
+        assert found is not None
+        assert found.read([0]).item() == 1.0
+        found.close()
+    else:
+        monkeypatch.setattr(store, "delete", lambda folder: None)  # of another user
+        with pytest.raises(OSError, match="not empty"):
+            store.finish(own, "a", writer, parts=1, seconds=1.0)
+
+
+def test_an_entry_that_cannot_be_opened_leaves_no_file_open() -> None:
+    folder = store.start("a")
+    writers = [store.RowWriter(folder, part) for part in (0, 1)]
+    for part, writer in enumerate(writers):
+        writer.add([part], torch.ones(1, 1, 1))
+        writer.close()
+    final = store.finish(folder, "a", writers[0], parts=2, seconds=1.0)
+    (final / "1.bin").unlink()
+    before = os.listdir("/proc/self/fd")
+    assert store.find("a") is None
+    assert os.listdir("/proc/self/fd") == before
+
+
 def test_a_process_killed_while_writing_leaves_nothing_that_is_trusted() -> None:
     script = (
         "import sys, time, torch; from hfbench.training.prefix import store\n"

@@ -76,7 +76,7 @@ class MnistMlp(LabelTask, PredictingTask):
 
     def step_probe(self, device: torch.device | str = "cpu") -> Callable[[], object]:
         """Forward and backward passes of the network on images of MNIST's size."""
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([]):  # made on the CPU
             network = self.network_for_mnist(MNIST_LABELS).to(device)
         size = self.config.training.batch_size
         images = torch.full((size, 1, MNIST_PIXELS, MNIST_PIXELS), 0.5, device=device)

@@ -38,6 +38,7 @@ from hfbench.training.divergence import check_first_metric, check_loss, check_we
 from hfbench.training.losses import PendingLosses
 from hfbench.training.optimizer import LearningRates, Penalty, build_optimizer, build_schedule
 from hfbench.training.progress import progress_options
+from hfbench.training.undisturbed import gpus_of
 from hfbench.training.unfreezing import Unfreezing
 
 
@@ -200,7 +201,7 @@ class _Loop:
 
     def leaves_gradients_out(self, model: nn.Module) -> bool:
         """Whether a backward pass misses trainable parameters; processes must agree on them."""
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(gpus_of(model)):
             second = 0 if self.equal else 1 % len(self.data)
             batch = self.objective.collate([self.data[0], self.data[second]])
             self.objective.train_mode(model)

@@ -25,7 +25,7 @@ from torch.utils.hooks import RemovableHandle
 from hfbench.models.calls import record_calls
 from hfbench.models.module_tree import is_attention
 from hfbench.models.structure import Structure, canonical_name
-from hfbench.training.prefix.stand_ins import NOT_UNDERSTOOD, answering
+from hfbench.training.prefix.stand_ins import CutError, answering, trying
 from hfbench.training.prefix.writing import all_agree
 from hfbench.training.probe import Probe
 
@@ -47,11 +47,17 @@ def narrowed(
     Yields the names of these modules: none for a model whose head reads more.
     """
     with ExitStack() as stack:
+        found: dict[str, Narrow] = {}
+        problem = ""
         try:
-            found = _Search(model, structure, probe).find()
-        except NOT_UNDERSTOOD:  # it has no logits, or cannot run in float64
-            found = {}
-        model.zero_grad(set_to_none=True)
+            with trying("the search for what the head reads failed"):
+                found = _Search(model, structure, probe).find()
+        except CutError as error:  # it has no logits, or cannot run in float64
+            problem = str(error)
+        finally:
+            model.zero_grad(set_to_none=True)
+        if problem:
+            accelerator.print(f"last block: all positions are computed; {problem}")
         if not all_agree(accelerator, bool(found)):
             found = {}
         for narrow in found.values():
@@ -183,8 +189,9 @@ class _Search:
 
     def _agrees(self, expected: list[Tensor]) -> bool:
         try:
-            found = self._passes()
-        except NOT_UNDERSTOOD:
+            with trying("the module refuses one position"):
+                found = self._passes()
+        except CutError:
             return False
         shapes = [[value.shape for value in values] for values in (found, expected)]
         if shapes[0] != shapes[1]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hfbench.errors import NotMeasuredError, measuring
+from hfbench.training.undisturbed import undisturbed
 
 Side = TypeVar("Side")
 
@@ -35,9 +36,7 @@ def harmless_side(
 
     Raises UserError for a network that cannot even read a sample alone.
     """
-    training = model.training
-    model.eval()
-    with torch.random.fork_rng():  # Reformer draws its hashes
+    with undisturbed(model):  # Reformer draws its hashes
         with measuring(f"{type(model).__name__} cannot read a sample, not even alone"):
             alone = torch.cat([answers([sample], sides[0]) for sample in samples])
         apart = float((alone.amax(dim=0) - alone.amin(dim=0)).max())
@@ -52,5 +51,4 @@ def harmless_side(
             if float((together - alone).abs().max()) <= allowed:  # not NaN either
                 found = side
                 break
-    model.train(training)
     return found

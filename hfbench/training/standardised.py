@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hfbench.models.structure import Structure, canonical_name, is_duplicate
+from hfbench.training.undisturbed import undisturbed
 
 TOLERANCE = 1e-4  # of the largest number, of folding on some samples
 
@@ -144,16 +145,16 @@ def _output_layers(model: nn.Module, structure: Structure) -> list[tuple[str, nn
 def _prove(model: nn.Module, layers: Sequence[nn.Linear], batch: Mapping[str, Tensor]) -> None:
     """Raise NotFoldedError unless the output follows what is folded into ``layers``."""
     scale = Scale(0.0 if layers[0].bias is None else 1.0, 2.0)
-    training = model.training
-    model.eval()
-    before = [parameter.clone() for layer in layers for parameter in layer.parameters()]
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
-    expected = model(**inputs).logits * scale.scale + scale.centre
-    fold(layers, scale)
-    found = model(**inputs).logits
     parameters = [parameter for layer in layers for parameter in layer.parameters()]
-    for parameter, value in zip(parameters, before, strict=True):
-        parameter.copy_(value)
-    model.train(training)
+    before = [parameter.clone() for parameter in parameters]
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    with undisturbed(model):
+        expected = model(**inputs).logits * scale.scale + scale.centre
+        try:
+            fold(layers, scale)
+            found = model(**inputs).logits
+        finally:
+            for parameter, value in zip(parameters, before, strict=True):
+                parameter.copy_(value)
     if not (found - expected).abs().max() <= TOLERANCE * expected.abs().max():
         raise NotFoldedError("its output does not follow its last linear layers")

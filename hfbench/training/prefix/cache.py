@@ -25,7 +25,7 @@ from hfbench.training.prefix.cut import Cut, Place, find_place
 from hfbench.training.prefix.key import PrefixKeys, received
 from hfbench.training.prefix.proof import OTHER_SIZES, Whole, disagreement, whole_model
 from hfbench.training.prefix.samples import DigestedSource, StoredSamples
-from hfbench.training.prefix.stand_ins import NOT_UNDERSTOOD, CutError
+from hfbench.training.prefix.stand_ins import CutError, trying
 from hfbench.training.prefix.writing import all_agree, write_entry
 from hfbench.training.probe import Probe, difference
 
@@ -41,6 +41,7 @@ ROUNDING = {
     "fp16": torch.finfo(torch.float16).eps,
     "bf16": torch.finfo(torch.bfloat16).eps,
 }
+FAILS = "without it the model fails"
 
 
 class _DeclinedError(Exception):
@@ -75,14 +76,15 @@ def stored_prefix(
             yield splits, None
             return
         prefix = _Prefix(model, structure, splits, probe, accelerator)
+        stored, record, done = splits, None, ""
         try:
             with torch.no_grad(), accelerator.autocast():
                 stored, record = prefix.open(place, stack, visits=visits, always=always)
+            done = _describe(record, structure)
         except _DeclinedError as reason:
-            accelerator.print(f"frozen prefix: computed in every step; {reason}")
-            yield splits, None
-            return
-        accelerator.print(_describe(record, structure))
+            done = f"computed in every step; {reason}"
+        # Not in the handler: what the training raises has nothing to do with the reason.
+        accelerator.print(f"frozen prefix: {done}")
         yield stored, record
 
 
@@ -116,6 +118,7 @@ class _Prefix:
             raise _DeclinedError("all predictions are 0 before training, so none can be compared")
         self.calls = record_calls(self.model, lambda: self.model(**self.probe.batch))
         cut = self._cut(place)
+        self._check_saving(cut)
         self._check_order(cut)
         keys = PrefixKeys(
             self.model,
@@ -152,30 +155,38 @@ class _Prefix:
         )
 
     def _cut(self, place: Place) -> Cut:
-        """Where the prefix ends; declined where leaving it out would not save much."""
+        """Where the prefix ends."""
+        cut, problem = Cut(self.model, self.structure, place), None
         try:
-            cut = Cut(self.model, self.structure, place)
-            if place.backbone:
-                try:
-                    cut.find_leaf(self.probe.batch, self.probe.is_finite)
-                except CutError:  # behind the last block one tensor goes on in any case
-                    cut = Cut(self.model, self.structure, Place(place.blocks))
-            if not cut.place.backbone and cut.place.blocks == self.structure.depth:
-                cut.find_positions(self.probe.batch, self.probe.is_finite)
-            cut.find_embeddings(self.probe.batch, self.probe.is_finite, self.calls)
-            with FlopCounterMode(display=False) as of_prefix:
-                self.row = cut.output(self.probe.batch_of(self.probe.indices[:1]))[0]
-            self.positions = cut.length
+            with trying(FAILS):
+                if place.backbone:
+                    try:
+                        cut.find_leaf(self.probe.batch, self.probe.is_finite)
+                    except CutError:  # behind the last block one tensor goes on in any case
+                        cut = Cut(self.model, self.structure, Place(place.blocks))
+                if not cut.place.backbone and cut.place.blocks == self.structure.depth:
+                    cut.find_positions(self.probe.batch, self.probe.is_finite)
+                cut.find_embeddings(self.probe.batch, self.probe.is_finite, self.calls)
+                with FlopCounterMode(display=False) as self.flops:
+                    self.row = cut.output(self.probe.batch_of(self.probe.indices[:1]))[0]
+                self.positions = cut.length
         except CutError as error:
-            raise _DeclinedError(str(error)) from error
-        except NOT_UNDERSTOOD as error:
-            raise _DeclinedError(f"without it the model fails: {error}") from error
+            problem = str(error)
+        self._agree(problem)
+        return cut
+
+    def _agree(self, problem: str | None) -> None:
+        """Decline on all processes where one has a problem; all must call this together."""
+        if not all_agree(self.accelerator, problem is None):
+            raise _DeclinedError(problem or "another process could not leave it out")
+
+    def _check_saving(self, cut: Cut) -> None:
+        """Decline where leaving the prefix out would not save much."""
         with FlopCounterMode(display=False) as of_all:
             self.model(**self.probe.batch_of(self.probe.indices[:1]))
-        share = of_prefix.get_total_flops() / of_all.get_total_flops()
+        share = self.flops.get_total_flops() / of_all.get_total_flops()
         if share < LEAST_SHARE:
             raise _DeclinedError(f"it is {share:.0%} of the forward pass")
-        return cut
 
     def _digest(self, samples: SampleSource) -> str | None:
         """Of what the model is given of a split; None where only reading all of it would tell."""
@@ -216,9 +227,10 @@ class _Prefix:
     def _is_proven(self, shorter: Cut, whole: Whole) -> bool:
         """Whether a model that goes on from a shorter prefix is the same, as it is from its own."""
         try:
-            shorter.find_embeddings(self.probe.batch, self.probe.is_finite, self.calls)
-            problem = disagreement(shorter, self.probe, whole, self._rows_of_probe(shorter))
-        except NOT_UNDERSTOOD as error:
+            with trying(FAILS):
+                shorter.find_embeddings(self.probe.batch, self.probe.is_finite, self.calls)
+                problem = disagreement(shorter, self.probe, whole, self._rows_of_probe(shorter))
+        except CutError as error:
             problem = str(error)
         return all_agree(self.accelerator, problem is None)
 
@@ -286,31 +298,36 @@ class _Prefix:
 
     def _prove(self, cut: Cut) -> Whole:
         """Decline where the model computes anything else behind the prefix, before it is stored."""
-        name = type(self.model).__name__
+        whole: Whole | None = None
         try:
-            whole = whole_model(self.probe)
-            problem = disagreement(cut, self.probe, whole, self._rows_of_probe(cut))
-        except NOT_UNDERSTOOD as error:
-            raise _DeclinedError(f"without it the model fails: {error}") from error
-        if not all_agree(self.accelerator, problem is None):
-            raise _DeclinedError(f"{name} gives {problem or 'another process other numbers'}")
+            with trying(FAILS):
+                whole = whole_model(self.probe)
+                problem = disagreement(cut, self.probe, whole, self._rows_of_probe(cut))
+            if problem is not None:
+                problem = f"{type(self.model).__name__} gives {problem}"
+        except CutError as error:
+            problem = str(error)
+        self._agree(problem)
+        assert whole is not None
         return whole
 
     def _compare(self, stored: StoredSamples, expected: Tensor, whole: Whole) -> None:
         """Decline where what is stored is off by more than the run's precision is."""
         precision = self.accelerator.mixed_precision
-        own = difference(expected, whole.predictions)
         batch = stored.read_batch(self.probe.indices, self.accelerator.device)
+        problem = None
         try:
-            found = self.probe.predictions(batch)
-        except NOT_UNDERSTOOD as error:
-            raise _DeclinedError(f"without it the model fails: {error}") from error
-        off = difference(found, whole.predictions)
-        if not all_agree(self.accelerator, off <= ROUNDINGS * own + ROUNDING[precision]):
-            raise _DeclinedError(
-                f"with what is stored predictions are {off:.2g} of the largest off, where "
-                f"{precision} itself makes {own:.2g}"
-            )
+            with trying(FAILS):
+                own = difference(expected, whole.predictions)
+                off = difference(self.probe.predictions(batch), whole.predictions)
+            if not off <= ROUNDINGS * own + ROUNDING[precision]:
+                problem = (
+                    f"with what is stored predictions are {off:.2g} of the largest off, where "
+                    f"{precision} itself makes {own:.2g}"
+                )
+        except CutError as error:
+            problem = str(error)
+        self._agree(problem)
 
     def _private_key(self, stack: ExitStack) -> str:
         """For a split whose contents nobody knows before they are read: deleted at the end."""
@@ -327,6 +344,6 @@ def _describe(record: PrefixRecord, structure: Structure) -> str:
         record.place, f"{record.place.removeprefix('blocks-')} of {structure.depth} blocks"
     )
     return (
-        f"frozen prefix: {place}, {done} ({record.size_bytes / 2**20:.1f} MiB); the training "
+        f"{place}, {done} ({record.size_bytes / 2**20:.1f} MiB); the training "
         f"leaves it out, about {record.saved_seconds:.1f} s"
     )

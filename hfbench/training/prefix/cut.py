@@ -179,8 +179,10 @@ class Cut:
         backbone = self.modules[self.structure.backbone]
         kept: list[Any] = []
         handle = backbone.register_forward_hook(lambda m, a, outputs: kept.append(outputs))
-        self.model(**batch)
-        handle.remove()
+        try:
+            self.model(**batch)
+        finally:
+            handle.remove()
         leaves, spec = tree_flatten(kept[0])
 
         def reads(index: int, start: int) -> bool:

@@ -67,14 +67,16 @@ def disagreement(cut: Cut, probe: Probe, whole: Whole, lengths: Sequence[int] | 
 
 
 def _both(probe: Probe, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Predictions, and the gradients of the loss."""
+    """Predictions, and the gradients of the loss; the model keeps none, errors too."""
     model = probe.model
     model.zero_grad(set_to_none=True)
-    with torch.enable_grad():
-        outputs = model(**batch)
-        outputs.loss.backward()
-    gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad(set_to_none=True)
+    try:
+        with torch.enable_grad():
+            outputs = model(**batch)
+            outputs.loss.backward()
+        gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+    finally:
+        model.zero_grad(set_to_none=True)
     return probe.reading.predictions(outputs, batch).detach().float(), gradients
 
 

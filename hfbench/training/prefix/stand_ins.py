@@ -9,14 +9,15 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 
+from hfbench.errors import is_out_of_memory
+
 
 class CutError(Exception):
     """The model cannot be cut: the message says why."""
 
 
 # What the code of a model that nobody has seen may raise where some of its values are missing.
-NOT_UNDERSTOOD = (
-    CutError,
+_NOT_UNDERSTOOD = (
     RuntimeError,
     TypeError,
     ValueError,
@@ -24,6 +25,21 @@ NOT_UNDERSTOOD = (
     AttributeError,
     AssertionError,
 )
+
+
+@contextmanager
+def trying(what: str) -> Iterator[None]:
+    """Within, what such code raises becomes a CutError of one line; exhausted memory does not.
+
+    ``what``: what fails then, as a sentence without its full stop.
+    """
+    try:
+        yield
+    except _NOT_UNDERSTOOD as error:
+        if is_out_of_memory(error):
+            raise
+        lines = str(error).strip().splitlines()
+        raise CutError(f"{what}: {lines[0] if lines else type(error).__name__}") from error
 
 
 class BlockAnswer:

@@ -75,9 +75,11 @@ class RowWriter:
 
 
 def finish(folder: Path, key: str, writer: RowWriter, *, parts: int, seconds: float) -> Path:
-    """Give the whole entry its name; where another program was faster, theirs is kept.
+    """Give the whole entry its name; where another program was faster, theirs is kept if whole.
 
     ``seconds``: what computing all of its prefix took.
+
+    Raises OSError, for instance where a damaged entry could not be deleted.
     """
     assert writer.dtype is not None, "an entry without rows"
     dtype = str(writer.dtype).removeprefix("torch.")
@@ -87,9 +89,10 @@ def finish(folder: Path, key: str, writer: RowWriter, *, parts: int, seconds: fl
     try:
         folder.rename(final)
     except OSError:
-        if not final.is_dir():
-            raise
-        shutil.rmtree(folder)
+        if is_whole(key):
+            shutil.rmtree(folder)
+        else:  # a damaged one goes, unless it cannot be deleted
+            folder.rename(final)
     sync(final.parent)
     return final
 
@@ -122,6 +125,13 @@ class Rows:
         self.lengths: npt.NDArray[np.int64] = np.zeros(count, np.int64)
         self._part, self._offset = np.zeros(count, np.int64), np.zeros(count, np.int64)
         self._files: list[int] = []
+        try:
+            self._open(folder, tables)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, folder: Path, tables: Sequence[npt.NDArray[np.int64]]) -> None:
         for part, (indices, lengths) in enumerate(tables):
             ends = np.cumsum(lengths) * self.step_bytes
             self.lengths[indices], self._part[indices] = lengths, part
@@ -129,7 +139,6 @@ class Rows:
             self._files.append(os.open(folder / f"{part}.bin", os.O_RDONLY))
             size = os.fstat(self._files[-1]).st_size
             if size != (ends[-1] if len(ends) else 0):
-                self.close()
                 raise manifest.DamagedError(f"{folder}: {part}.bin has {size} bytes")
 
     def __len__(self) -> int:
