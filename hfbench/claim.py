@@ -19,12 +19,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from hfbench.data.bad_rows import BAD_ROWS_FILE
 from hfbench.disk import write_whole
 from hfbench.errors import UserError
 from hfbench.manifest import MANIFEST, DamagedError, read_manifest, seal
 from hfbench.results import RESULT_FILE, RunResult
 
 LOCK, HOLDER = ".lock", ".holder.json"  # what keeps others out, and whose it is, for people
+_ANYBODYS = (LOCK, HOLDER, BAD_ROWS_FILE)  # what a run that never began leaves
 _UNUSABLE = (
     errno.ENAMETOOLONG,
     errno.ENOTDIR,
@@ -88,13 +90,12 @@ def _has_begun(folder: Path) -> bool:
 
 
 def _leave(folder: Path, new: bool) -> None:
-    """Take the mark away where nothing else was written, and the folder where it was ``new``."""
-    if {path.name for path in folder.iterdir()} <= {LOCK, HOLDER, MANIFEST}:
-        (folder / MANIFEST).unlink()
+    """Take the mark away where no run has begun, and a ``new`` folder that is empty then."""
+    if not _has_begun(folder):
+        for name in (MANIFEST, HOLDER, LOCK):
+            (folder / name).unlink(missing_ok=True)
         if new:
-            for path in folder.iterdir():
-                path.unlink()
-            with contextlib.suppress(OSError):  # another process has just begun there
+            with contextlib.suppress(OSError):  # it holds a list, or another process begins there
                 folder.rmdir()
 
 
@@ -106,7 +107,7 @@ def _check(folder: Path, run: str) -> None:
             f"{str(folder)!r} holds another run ({owner}, with other settings, data or "
             "checkpoint): choose another output_dir or remove that folder"
         )
-    others = sorted(path.name for path in folder.iterdir() if path.name not in (LOCK, HOLDER))
+    others = sorted(path.name for path in folder.iterdir() if path.name not in _ANYBODYS)
     if owner is None and others:
         shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         raise UserError(

@@ -1,7 +1,5 @@
 """``--dry-run`` of a recipe: everything up to the first training step, then what would follow."""
 
-from pathlib import Path
-
 from hfbench.config import HubConfig, RunConfig
 from hfbench.errors import NotMeasuredError
 from hfbench.plan import ASSUMED_WATTS, StrategyPlan
@@ -13,7 +11,7 @@ from hfbench.report.tables import three_digits
 from hfbench.results import RESULT_FILE
 from hfbench.saving import MODEL_FOLDER
 from hfbench.tasks import make_task
-from hfbench.training.state import BEST, KEPT, STATE
+from hfbench.training.state import BEST, KEPT, STATE, has_state
 
 
 def dry_run(config: RunConfig) -> None:
@@ -83,7 +81,7 @@ def _files(config: RunConfig, plan: StrategyPlan | None) -> list[tuple[str, str]
     holds = "new"
     if finished is not None:
         holds = "holds this run, finished: nothing would be done"
-    elif any(Path(folder, STATE).glob("*")):
+    elif has_state(folder):
         holds = "holds an interrupted run, which would go on"
     model, training = f"{MODEL_FOLDER}/", f"{STATE}/ and {BEST}/"
     if plan is not None:

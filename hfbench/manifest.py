@@ -13,7 +13,7 @@ from typing import Any
 import xxhash
 
 from hfbench.disk import sync, write_whole
-from hfbench.plain_files import open_plain
+from hfbench.plain_files import open_plain, read_plain
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -66,7 +66,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     _refuse_link(path)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_plain(path))
     except FileNotFoundError as error:
         raise DamagedError(f"{str(path)!r} is missing") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -79,6 +79,9 @@ def run_id(config: RunConfig) -> str:
     return f"{run_name(config)}-{digest[:12]}"
 
 
+STARTED = "the process ended before the run: killed, or interrupted"  # until something is known
+
+
 class Record:
     """Collects the fields of a result while the run goes on."""
 
@@ -131,6 +134,19 @@ class Record:
 
     def build(self, status: Status, reason: str | None) -> RunResult:
         return RunResult(status=status, reason=reason, **self.fields)
+
+    def write_cause(self, status: Status, reason: str) -> None:
+        """Write why the run failed, unless another of its processes was faster.
+
+        The first has the cause; what the others meet is that it is gone.
+        """
+        path = self.folder / RESULT_FILE
+        try:
+            first = RunResult.load(path).reason == STARTED
+        except UserError:  # missing, or of an earlier version
+            first = True
+        if first or not self.written:
+            self.write(status, reason)
 
     def write(self, status: Status, reason: str | None) -> RunResult:
         """Build the result and save it, whole or not at all."""

@@ -38,7 +38,7 @@ from hfbench.preparation import (
     prepare,
     settle_threads,
 )
-from hfbench.record import Record, damage, finished_result, run_folder, run_id
+from hfbench.record import STARTED, Record, damage, finished_result, run_folder, run_id
 from hfbench.results import BASELINE_MSE, UNTRAINED, RunResult, Status
 from hfbench.saving import MODEL_FOLDER, save_model
 from hfbench.status import working
@@ -85,6 +85,7 @@ def _claimed(config: RunConfig) -> Iterator[None]:
     with ExitStack() as stack:
         if state.is_main_process:
             try:
+                _refuse_inside_data(config)
                 stack.enter_context(claimed(run_folder(config), run_id(config)))
             except UserError as error:
                 refusal = [str(error)]
@@ -94,9 +95,20 @@ def _claimed(config: RunConfig) -> Iterator[None]:
         yield
 
 
+def _refuse_inside_data(config: RunConfig) -> None:
+    """A run whose own files were among its data would be another run with each file it writes."""
+    source, folder = Path(config.data.source).expanduser(), run_folder(config)
+    if config.data.source and source.is_dir() and source.resolve() in folder.resolve().parents:
+        raise UserError(
+            f"output_dir={str(folder)!r} lies inside data.source={config.data.source!r}: choose "
+            "one outside"
+        )
+
+
 def _run(config: RunConfig, folder: Path, *, brief: bool) -> RunResult:
     finished = finished_result(folder, config)
-    kept = kept_choices(folder) if has_state(folder) else Choices()
+    goes_on = config.training.resume == "auto" and has_state(folder)
+    kept = kept_choices(folder) if goes_on else Choices()
     accelerator = make_accelerator(config, kept.precision)
     if finished is not None:
         clear(folder, accelerator)  # of a process that was killed before it could
@@ -151,7 +163,8 @@ def _recorded(
         begun = True
         if accelerator.is_main_process:
             write_bad_rows(folder / BAD_ROWS_FILE, prepared.data.bad_rows)
-            record.write("failed", "the process ended before the run: killed, or interrupted")
+            record.write("failed", STARTED)
+        record.written = True
         start_tracker(config, accelerator)
         with computing_less(config, prepared, accelerator, record, kept) as shortened:
             record.update(**foretell(config, shortened, accelerator))
@@ -179,7 +192,7 @@ def _recorded(
             if is_out_of_memory(error):
                 status = "out_of_memory"
             record.update(total_seconds=time.perf_counter() - started)
-            record.write(status, f"{type(error).__name__}: {error}")
+            record.write_cause(status, f"{type(error).__name__}: {error}")
         for tracker in accelerator.trackers:
             tracker.finish()
         if is_out_of_memory(error):

@@ -13,7 +13,7 @@ from hfbench.training.state import last_step
 
 @contextmanager
 def stops_recorded(record: Record, accelerator: Accelerator) -> Iterator[None]:
-    """Within, what a signal ends leaves a result with the status ``interrupted``.
+    """Within, a run that has begun and that a signal ends leaves the status ``interrupted``.
 
     Of several processes, one that has ended makes the others fail. Where the signal had reached
     them too, it is the reason.
@@ -35,7 +35,7 @@ def stops_recorded(record: Record, accelerator: Accelerator) -> Iterator[None]:
 def _record(record: Record, accelerator: Accelerator, error: KeyboardInterrupt) -> None:
     agreed = isinstance(error, Interrupted) and error.agreed
     number = error.number if isinstance(error, Interrupted) else signal.SIGINT
-    if accelerator.is_main_process:
+    if accelerator.is_main_process and record.written:
         step = last_step(record.folder)
         record.update(steps=step or 0)
         record.write("interrupted", stop_reason(number, step))

@@ -45,7 +45,9 @@ def test_memory_and_operations_of_a_step_are_those_measured(
 
     assert cost.saved_activation_bytes == pytest.approx(live.saved_bytes, rel=0.02, abs=64)
     measured_peak = live.standing_bytes + live.passes_peak_bytes
-    assert plan.peak == pytest.approx(measured_peak, rel=0.1)
+    # On a processor with matrix units (AMX) convolutions in bfloat16 copy input and weight.
+    copies = (name, precision) == ("wav2vec2", "bf16")
+    assert plan.peak == pytest.approx(measured_peak, rel=0.2 if copies else 0.1)
     assert plan.optimizer == live.optimizer_bytes
     if precision == "no":  # beyond weights and state too, which are easy to predict
         own_buffers = 0.15 if name == "wav2vec2" else 0.02  # a convolution copies its input

@@ -100,6 +100,29 @@ def test_no_state_is_used_whose_best_parameters_are_damaged(tmp_path: Path, dama
         state.load_best(tmp_path, network(0.0), owner="run", step=1)
 
 
+def test_best_parameters_of_another_run_are_damage(tmp_path: Path) -> None:
+    write(tmp_path / "other", owner="other", steps=(1,))
+    shutil.rmtree(write(tmp_path / "run") / "best")
+    shutil.copytree(tmp_path / "other/best", tmp_path / "run/best")
+    assert restored_step(tmp_path / "run") is None
+    with pytest.raises(TrainingFailedError, match="is of another run"):
+        state.load_best(tmp_path / "run", network(0.0), owner="run", step=1)
+
+
+def test_going_back_to_an_older_state_costs_no_whole_one(tmp_path: Path) -> None:
+    """After state 3 is damaged the training goes on from 2, and ends before 3 again."""
+    flip(newest(write(tmp_path)) / "parts.pt")
+    state.save_best(tmp_path, network(3.0), owner="run", step=3)  # killed before its state
+    assert restored_step(tmp_path) == 2
+    model = network(2.5)
+    parts = {"optimizer": torch.optim.SGD(model.parameters(), lr=2.5)}
+    progress = {"step": 2, "epoch": 1, "best_step": 1}
+    state.save_state(tmp_path, Accelerator(cpu=True), model, parts, progress, owner="run")
+    flip(newest(tmp_path) / "parts.pt")
+    assert restored_step(tmp_path) == 2
+    assert len(list((tmp_path / "best").iterdir())) == 1
+
+
 def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
     write(tmp_path, owner="one")
     with pytest.raises(UserError, match=r"state of another run \(one\): choose another"):

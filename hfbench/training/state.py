@@ -77,9 +77,8 @@ def load_best(folder: Path, model: nn.Module, *, owner: str, step: int) -> None:
 
     Raises TrainingFailedError where they are damaged: the same command then trains again.
     """
-    best = _best_folder(folder, step)
     try:
-        _check(best, owner)
+        best = _check_best(folder, step, owner)
     except DamagedError as error:
         raise TrainingFailedError(
             f"the best epoch's parameters were damaged after they were written: {error}. The same "
@@ -135,6 +134,8 @@ def load_state(
     found: list[tuple[Path | None, str | None]] = [(None, None)]
     if accelerator.is_main_process:
         found = [_newest_whole(folder, owner)]
+        if found[0][0] is not None:
+            _drop_newer(folder, found[0][0])
     broadcast_object_list(found)
     newest, refusal = found[0]
     if refusal is not None:
@@ -164,7 +165,7 @@ def has_state(folder: Path) -> bool:
 def last_step(folder: Path) -> int | None:
     """After which step the newest state of the run in ``folder`` was kept."""
     kept = _kept(folder / STATE)
-    return int(kept[-1].name.removeprefix(_PREFIX).partition("-")[0]) if kept else None
+    return _step_of(kept[-1]) if kept else None
 
 
 def clear(folder: Path, accelerator: Accelerator) -> None:
@@ -185,10 +186,10 @@ def _newest_whole(folder: Path, owner: str) -> tuple[Path | None, str | None]:
     """The newest state that is whole, its best parameters too; and why none may be used."""
     for state in reversed(_kept(folder / STATE)):
         try:
-            of = _check(state, owner)
+            of = manifest.check(state)["run"]
             best = _progress(state)["best_step"] if of == owner else None
             if best is not None:
-                _check(_best_folder(folder, best), owner)
+                _check_best(folder, best, owner)
         except DamagedError as error:
             print(f"a state is damaged and not used: {error}")
             continue
@@ -201,10 +202,27 @@ def _newest_whole(folder: Path, owner: str) -> tuple[Path | None, str | None]:
     return None, None
 
 
-def _check(folder: Path, owner: str) -> str:
-    """The run that wrote this folder, all of whose files are as they were written."""
-    of: str = manifest.check(folder)["run"]
-    return of
+def _check_best(folder: Path, step: int, owner: str) -> Path:
+    """The whole parameters of this run's best evaluation, after ``step``."""
+    best = _best_folder(folder, step)
+    of = manifest.check(best)["run"]
+    if of != owner:
+        raise DamagedError(f"{str(best)!r} is of another run ({of})")
+    return best
+
+
+def _drop_newer(folder: Path, state: Path) -> None:
+    """Remove what is newer than the state from which the training goes on: damaged, or to come."""
+    for newer in _kept(folder / STATE):
+        if newer.name > state.name:
+            shutil.rmtree(newer)
+    for newer in _kept(folder / BEST):
+        if _step_of(newer) > _step_of(state):
+            shutil.rmtree(newer)
+
+
+def _step_of(kept: Path) -> int:
+    return int(kept.name.removeprefix(_PREFIX).partition("-")[0])
 
 
 def _progress(state: Path) -> dict[str, Any]:
