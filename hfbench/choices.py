@@ -1,4 +1,4 @@
-"""What was measured for a run, kept with it: a run that goes on decides as it did before.
+"""What was measured for a run, kept with it: a run that goes on from a state decides as before.
 
 Another number of threads, another precision or another way to compute the same gives other last
 bits, so an interrupted run would end elsewhere than an undisturbed one.
@@ -23,7 +23,10 @@ class Choices:
 
 
 def kept_choices(folder: Path) -> Choices:
-    """Those of the run that works in ``folder``; all None where nothing is kept."""
+    """Those of the run that works in ``folder``; all None where nothing is kept.
+
+    To be asked where a state of the run exists: one that starts anew measures anew.
+    """
     try:
         kept = read_manifest(folder)["about"].get(KEY, {})
     except DamagedError:

@@ -25,9 +25,10 @@ from hfbench.push_command import (
     push,
     push_after_training,
 )
+from hfbench.rank import is_main_process
 from hfbench.recommend_command import add_recommend_parser
 from hfbench.spelling import COMPARE, COUNTS
-from hfbench.status import is_main_process, remark, working
+from hfbench.status import remark, working
 from hfbench.streams import write_out
 
 if TYPE_CHECKING:

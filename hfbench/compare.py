@@ -1,6 +1,6 @@
 """Runs that differ in the seed alone become one group: means and standard deviations over seeds.
 
-Standard library only.
+No large library.
 """
 
 import math

@@ -2,7 +2,6 @@
 
 import atexit
 import gc
-import os
 import sys
 from collections.abc import Callable
 
@@ -15,6 +14,7 @@ from hfbench.errors import (
     UserError,
 )
 from hfbench.interrupts import INTERRUPTED, Interrupted, say_interrupted, unwinding
+from hfbench.rank import is_main_process, rank
 from hfbench.spelling import Spelling, spelled
 
 WORK_GOES_ON = "interrupted; the same command continues"
@@ -66,7 +66,6 @@ def _collect_rarely() -> None:
 
 
 def _report(message: str, exit_code: int) -> int:
-    rank = os.environ.get("RANK", "0")
-    where = "" if rank == "0" else f" (process {rank})"
+    where = "" if is_main_process() else f" (process {rank()})"
     print(f"hfbench: error{where}: {message}", file=sys.stderr)
     return exit_code

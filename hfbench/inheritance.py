@@ -1,7 +1,7 @@
 """Which keys of a configuration file go when an override replaces what they describe.
 
 A file that names a data set, a checkpoint or a strategy also has keys that mean something with
-this one only: its splits and columns, its revision, its options. Standard library only.
+this one only: its splits and columns, its revision, its options. No large library.
 """
 
 import dataclasses

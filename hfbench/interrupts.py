@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
+from hfbench.rank import is_main_process
+
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # the last: a scheduler's warning
 SIGNALS = frozenset(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 EXIT_CODES = {128 + number: number for number in SIGNALS}
@@ -66,7 +68,7 @@ def answer_interrupts(*, speaks: bool | None = None) -> None:
     """
     answered = {n for n in SIGNALS if signal.getsignal(n) is not signal.SIG_IGN}
     _state.process_id = os.getpid()
-    _state.speaks = os.environ.get("RANK", "0") == "0" if speaks is None else speaks
+    _state.speaks = is_main_process() if speaks is None else speaks
     for number in answered:
         signal.signal(number, _on_signal)
         # Registered first, so called last: what Python takes down then knows no handler any more.

@@ -64,10 +64,9 @@ def run_matrix(runs: Sequence[RunConfig], *, debug: bool = False, log: Path | No
     Before the first of them every strategy is tried on the network's shapes: a mistake in one is
     to be known before hours are spent on the others. A run that fails leaves its result and the
     others go on, also where the disk takes no more for one of them; a mistake of the user ends all
-    with its exit code. The parameters are listed once
-    a strategy. ``debug`` shows the traceback
-    of a mistake. ``log`` takes the reports of the runs; progress and errors then go to standard
-    error, and nothing to standard output.
+    with its exit code. The parameters are listed once a strategy, by the first run that succeeds.
+    ``debug`` shows the traceback of a mistake. ``log`` takes the reports of the runs; progress and
+    errors then go to standard error, and nothing to standard output.
     """
     titles = sys.stdout if log is None else sys.stderr
     context = multiprocessing.get_context("forkserver")
@@ -92,9 +91,9 @@ def run_matrix(runs: Sequence[RunConfig], *, debug: bool = False, log: Path | No
         started = time.perf_counter()
         brief = run.strategy in reported
         code = _in_child(context, _run_in_child, run, brief, debug, log)
-        reported.add(run.strategy)
         failed += code != 0
-        if code == 0:
+        if code == 0:  # a run that failed may not have come to its list
+            reported.add(run.strategy)
             durations.add(run.strategy.label, time.perf_counter() - started)
         if left := [later for later in runs[index + 1 :] if known[later] is None]:
             print(_progress(runs, left, durations), file=titles, flush=True)

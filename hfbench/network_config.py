@@ -1,6 +1,6 @@
 """The section ``network`` of a configuration: a small network from scratch.
 
-Standard library only, as :mod:`hfbench.config`.
+No large library, as :mod:`hfbench.config`.
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """What depth does to a multi-layer perceptron: networks to compare, and what their runs say.
 
-Depth is the number of linear layers. Standard library only.
+Depth is the number of linear layers. No large library.
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """Where a run writes, what identifies it, and the record that grows while it goes on.
 
-Standard library only: the matrix of runs needs the names without loading the libraries.
+No large library: the matrix of runs needs the names without loading the libraries.
 """
 
 import hashlib

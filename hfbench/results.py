@@ -1,4 +1,4 @@
-"""The record of one run and its JSON file. Standard library only, so that it reads anywhere.
+"""The record of one run and its JSON file. No large library, so that it reads fast.
 
 A number that is not finite (a loss of NaN, an infinite metric) has no JSON form. It is written as
 ``null`` and ``reason`` says which entries these were: nothing is replaced by a number.

@@ -3,18 +3,14 @@
 Standard library only.
 """
 
-import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from hfbench.rank import is_main_process
+
 MOMENT_SECONDS = 1.0  # a wait that is shorter needs no word
-
-
-def is_main_process() -> bool:
-    """Whether this process, alone or one of the launcher's, is the one that speaks for all."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def remark(text: str) -> None:

@@ -1,6 +1,6 @@
 """The section ``strategy`` of a configuration, and its short spelling.
 
-Standard library only, as :mod:`hfbench.config`.
+No large library, as :mod:`hfbench.config`.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """In what runs of one strategy differ, seed apart: what may be averaged and what may not.
 
-Standard library only.
+No large library.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -75,9 +75,11 @@ def test_other_splits_than_announced_are_a_user_error(
         load_hub(DataConfig(source="a/b"))
 
 
-def test_a_full_disk_and_a_lost_hub_stay_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_and_a_lost_hub_are_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     cases = (
-        (OSError(errno.ENOSPC, "full"), OSError, "full"),
+        (OSError(errno.ENOSPC, "full"), UserError, "no space left on the disk: .*full"),
         (ConnectionError("lost"), HubUnreachableError, "'a/b'"),
     )
     for cause, kind, message in cases:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 from card_results import card_result
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from result_factory import make_result
 from tqdm import tqdm
 
@@ -26,8 +28,6 @@ from hfbench.results import RunResult
 from hfbench.streams import lasting, write_out
 from hfbench.tasks.base import Candidate
 from hfbench.terminal_text import visible
-
-markdown_it = pytest.importorskip("markdown_it")
 
 HOSTILE = {
     "backtick": "`](http://evil.example) <b>x</b>`",
@@ -45,9 +45,13 @@ HOSTILE = {
 }
 
 
+def parsed(text: str) -> list[Token]:
+    return MarkdownIt("commonmark").enable("table").parse(text)
+
+
 def rendered(text: str) -> tuple[set[str], str]:
     """What Markdown makes of it: the kinds of its tokens, and the text that is shown."""
-    tokens = markdown_it.MarkdownIt("commonmark").enable("table").parse(text)
+    tokens = parsed(text)
     every = [one for token in tokens for one in (token, *(token.children or []))]
     html = {one.content for one in every if one.type.startswith("html")}
     kinds = {one.type for one in every} | {f"html {one}" for one in html}
@@ -81,7 +85,7 @@ def test_a_line_of_others_begins_nothing(text: str) -> None:
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_cell_of_others_stays_one_cell(kind: str) -> None:
     table = layout_table(["label", "n"], [[HOSTILE[kind], "1"]], "markdown")
-    tokens = markdown_it.MarkdownIt("commonmark").enable("table").parse(table)
+    tokens = parsed(table)
     cells = [
         t.content
         for t, before in zip(tokens[1:], tokens, strict=False)
@@ -145,8 +149,7 @@ def test_a_card_has_no_markup_of_others(kind: str, contents: str) -> None:
 
 
 def count(text: str, kind: str) -> int:
-    tokens = markdown_it.MarkdownIt("commonmark").enable("table").parse(text)
-    return sum(one.type == kind for t in tokens for one in (t, *(t.children or [])))
+    return sum(one.type == kind for t in parsed(text) for one in (t, *(t.children or [])))
 
 
 @pytest.mark.parametrize("kind", HOSTILE)

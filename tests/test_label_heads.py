@@ -11,7 +11,7 @@ import tiny_models
 import torch
 import transformers
 from accelerate.utils import set_seed
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForAudioClassification,
     AutoModelForImageClassification,
@@ -191,6 +191,22 @@ def test_reusing_a_head_that_the_file_lacks_is_refused(tmp_path: Path) -> None:
     reuse = ModelConfig(str(tmp_path), head="reuse")
     with pytest.raises(UserError, match=r"hold no head for these labels \(classifier\.bias"):
         started(reuse, AutoModelForSequenceClassification, NAMES)
+
+
+def test_half_a_head_in_the_file_is_drawn_anew_whole(tmp_path: Path) -> None:
+    model = tiny_models.bert()
+    checkpoint = saved(model, tmp_path)
+    stored = load_file(tmp_path / "model.safetensors")
+    old = stored.pop("classifier.bias"), stored["classifier.weight"]
+    save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    found = started(checkpoint, AutoModelForSequenceClassification, NAMES[::-1])
+    assert found.new_parameters == {"classifier.weight", "classifier.bias"}
+    assert found.weights.head == NEW_HEAD
+    assert list(found.weights.new["head"]) == ["classifier.bias", "classifier.weight"]
+    drawn = found.model.classifier.weight
+    shared = [row for row in drawn if any(torch.equal(row, other) for other in old[1])]
+    assert shared == []
+    assert drawn.isfinite().all()
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets import Dataset
 
 from hfbench.config import DataConfig
-from hfbench.data.labels import find_labels
+from hfbench.data.labels import Number, find_labels
 from hfbench.data.splits import load_splits
 from hfbench.errors import UserError
 
@@ -65,3 +66,18 @@ def test_a_missing_number_as_a_word_leaves_a_column_a_regression() -> None:
     assert labels.problem_type == "regression"
     assert sorted(problems) == [1, 3]
     assert encoded[[0, 2]].tolist() == [0.5, 2.0]
+
+
+@pytest.mark.parametrize("value", [1e39, -1e39, "1e300"])
+def test_a_number_too_large_for_float32_is_a_bad_row(value: float | str) -> None:
+    rows = Dataset.from_dict({"label": [type(value)(n) for n in ("0.5", value, "3e38")]})
+    encoded, problems = Number(("label",)).encode(rows, "label")
+    assert problems == {1: f"a number too large for a network's float32 (label={value!r})"}
+    assert encoded.dtype == np.float32
+    assert np.isfinite(encoded).all()
+
+
+def test_a_number_too_large_for_float32_is_named_with_its_place(tmp_path: Path) -> None:
+    write_split(tmp_path, "train", [0.5, 1.5, 1e39, 2.5])
+    with pytest.raises(UserError, match=r"train\.csv, line 4.*too large for a network's float32"):
+        load_splits(DataConfig(source=str(tmp_path)), "text")

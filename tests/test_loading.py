@@ -162,7 +162,7 @@ def test_a_checkpoint_for_other_tasks_is_refused_with_the_recipes_that_fit(
 @pytest.mark.parametrize(
     ("checkpoint", "problem"),
     [
-        ("bundled/nothing", "is not bundled; choose"),
+        ("bundled/nothing", r"is not bundled .*; choose"),
         ("./missing", "does not exist"),
         ("a/b/c", "does not exist"),
         ("", "does not exist"),

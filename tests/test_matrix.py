@@ -60,3 +60,19 @@ def test_parameters_are_listed_once_a_strategy_and_the_runs_are_counted(
     ]
     assert lines[2].endswith("the others take at most about 1 s")  # no run of head is known yet
     assert lines[4].endswith("the others take about 1 s")
+
+
+def test_what_a_failed_run_may_not_have_listed_the_next_one_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    briefs = []
+
+    def in_child(context: object, target: object, run: object, brief: bool, *more: object) -> int:
+        if target is matrix._run_in_child:
+            briefs.append(brief)
+        return 1 if len(briefs) == 1 else 0
+
+    monkeypatch.setattr(matrix, "_in_child", in_child)
+    runs = plan_matrix(load_config(None), [parse_strategy("full")], [0, 1, 2], tmp_path)
+    assert run_matrix(runs) == 1
+    assert briefs == [False, False, True]

@@ -87,6 +87,7 @@ def test_an_output_that_is_full_is_named() -> None:
     assert b"Exception ignored" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_whose_output_cannot_print_and_is_closed_goes_on(
     tiny_bert: Path, texts: Path, tmp_path: Path
 ) -> None:

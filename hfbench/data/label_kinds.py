@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from datasets import Dataset, LargeList, List, Value
 
 from hfbench.config import DataConfig, ProblemType
 from hfbench.data.label_values import as_number, is_missing, written_list
+from hfbench.data.rows import Place
 from hfbench.data.spellings import counted_rows
 from hfbench.errors import UserError
 
@@ -25,7 +26,6 @@ _SPELLED = {
     "regression": "a number to predict (regression)",
 }
 
-Place = Callable[[int], str]  # a row of train, for people
 Written = Sequence[tuple[int, str]]  # rows with a label and its text
 
 

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from datasets import ClassLabel, Dataset, LargeList, List, Value
 
 from hfbench.config import DataConfig, ProblemType
-from hfbench.data.label_kinds import Place, kind_of
+from hfbench.data.label_kinds import kind_of
 from hfbench.data.label_values import as_number, is_missing, name_of, written_list
+from hfbench.data.rows import Place
 from hfbench.data.spellings import (
     alike,
     count_spellings,
@@ -186,7 +187,7 @@ class LabelColumns(SeveralLabels):
 
 
 class Number(Labels):
-    """``labels``: float32, as in the data.
+    """``labels``: float32, as in the data; a number that is not finite in it is none.
 
     Where every number of a split is -1, none is given: so GLUE withholds those of its test splits.
     """
@@ -200,17 +201,19 @@ class Number(Labels):
                 f"column {column!r} must hold one number a row for data.problem_type=regression; "
                 f"it holds {dataset.features[column]}"
             )
-        labels = np.zeros(len(dataset), dtype=np.float32)
         problems: Problems = {}
         values = dataset[column][:]
         numbers = [as_number(value) for value in values]
         given = {number for number in numbers if number is not None and math.isfinite(number)}
         withheld = given == {-1}
+        with np.errstate(over="ignore"):  # it is a problem of its row
+            labels = np.array([number or 0.0 for number in numbers]).astype(np.float32)
         for row, (value, number) in enumerate(zip(values, numbers, strict=True)):
             if number is None or not math.isfinite(number) or withheld:
                 problems[row] = f"no number ({column}={value!r})"
-            else:
-                labels[row] = number
+            elif not np.isfinite(labels[row]):
+                problems[row] = f"a number too large for a network's float32 ({column}={value!r})"
+        labels[list(problems)] = 0
         return labels, problems
 
     def divide(self, labels: Encoded, shares: Sequence[float]) -> list[Rows]:

@@ -14,10 +14,10 @@ from hfbench.errors import UserError
 from hfbench.models import loading
 from hfbench.models.adapter_files import adapter_base, is_adapter, read_adapter, require_weights
 from hfbench.models.bundled import resolve_checkpoint
+from hfbench.models.weight_files import listed
 from hfbench.results import NEW_HEAD, OWN_HEAD, WeightsRecord
 
 _STORED = "base_model.model."  # before every name in an adapter's file
-_SHOWN = 3
 
 
 def load_model(model: ModelConfig, config: Any, model_class: Any) -> loading.Loaded:
@@ -84,7 +84,7 @@ def _merged(
     strange = sorted(set(stored) - names - whole)
     lacking = sorted(names - set(stored))
     if strange or lacking:
-        text = f"no place for {_listed(strange)}" if strange else f"it lacks {_listed(lacking)}"
+        text = f"no place for {listed(strange)}" if strange else f"it lacks {listed(lacking)}"
         raise UserError(f"{what} does not fit a {type(network).__name__}: {text}")
     return adapted.merge_and_unload().eval()
 
@@ -99,8 +99,3 @@ def _with_given(record: WeightsRecord, given: set[str]) -> WeightsRecord:
         new=new,
         reshaped={name: shape for name, shape in record.reshaped.items() if name not in given},
     )
-
-
-def _listed(names: list[str]) -> str:
-    more = f", {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

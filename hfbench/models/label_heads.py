@@ -62,23 +62,22 @@ def settle_head(
     """The network with the head that was chosen, before anything else is done with it.
 
     ``outputs``: what the configuration calls their number. A new head has the values that the
-    architecture gives one: those of the file are drawn anew where they would have fitted.
+    architecture gives one: those of the file are drawn anew where they would have fitted. So are
+    those of a file with a part of a head.
 
     Raises UserError for ``model.head=reuse`` and a file without a head.
     """
     dimensions = output_dimensions(loaded.model, model_class, outputs)
     lacking = sorted(loaded.new_parameters & dimensions.keys())
-    if choice.rows is None:
+    if lacking and choice.required:
+        raise UserError(
+            f"model.head=reuse: the weights of checkpoint {checkpoint.label!r} hold no head "
+            f"for these labels ({', '.join(lacking)}), though its config.json names them. "
+            "Leave model.head out for a new one"
+        )
+    if choice.rows is None or lacking:
         _draw(loaded.model, sorted(dimensions.keys() - loaded.new_parameters))
         return _with_new_head(loaded, sorted(dimensions))
-    if lacking:
-        if choice.required:
-            raise UserError(
-                f"model.head=reuse: the weights of checkpoint {checkpoint.label!r} hold no head "
-                f"for these labels ({', '.join(lacking)}), though its config.json names them. "
-                "Leave model.head out for a new one"
-            )
-        return loaded
     if choice.rows == tuple(range(len(choice.rows))):
         return loaded
     rows = torch.tensor(choice.rows)

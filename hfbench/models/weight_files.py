@@ -42,7 +42,7 @@ def require_whole(folder: Path) -> None:
     absent = [shard for shard in shards if not (folder / shard).is_file()]
     if absent:
         raise UserError(
-            f"{str(folder)!r} lacks {_listed(absent)}: its {INDEX_FILE} names {len(shards)} files "
+            f"{str(folder)!r} lacks {listed(absent)}: its {INDEX_FILE} names {len(shards)} files "
             f"of weights, and {len(absent)} of them are not there; fetch them again"
         )
     for shard in shards:
@@ -51,7 +51,7 @@ def require_whole(folder: Path) -> None:
         if lacking:
             raise UserError(
                 f"{str(folder / shard)!r} lacks {len(lacking)} tensors that {INDEX_FILE} says it "
-                f"has ({_listed(lacking)}): the two are not of one checkpoint; fetch both again"
+                f"has ({listed(lacking)}): the two are not of one checkpoint; fetch both again"
             )
 
 
@@ -89,7 +89,7 @@ def shards_of(index: Path) -> Mapping[str, str]:
     strange = [name for name in sorted(set(shards.values())) if not _is_shard(name)]
     if strange:
         raise UserError(
-            f"{str(index)!r} names {_listed(strange)}: weights are read from safetensors files "
+            f"{str(index)!r} names {listed(strange)}: weights are read from safetensors files "
             "inside the checkpoint's folder alone, because others can run code"
         )
     found: dict[str, str] = shards
@@ -103,6 +103,7 @@ def _is_shard(name: str) -> bool:
     return inside and path.suffix == ".safetensors"
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """The first of them, and how many more there are."""
     more = f", {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

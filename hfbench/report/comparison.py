@@ -1,6 +1,6 @@
 """Comparisons of strategies as text for the terminal and as Markdown.
 
-Pure functions: nothing is printed here. Standard library only.
+Pure functions: nothing is printed here. No large library.
 """
 
 from collections.abc import Callable, Sequence

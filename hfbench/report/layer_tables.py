@@ -1,4 +1,4 @@
-"""What layers cost: for the terminal, Markdown and JSON. Pure functions, standard library only."""
+"""What layers cost: for the terminal, Markdown and JSON. Pure functions, no large library."""
 
 import json
 import textwrap

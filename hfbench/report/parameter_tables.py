@@ -1,6 +1,6 @@
 """The parameters of several strategies side by side: for the terminal, Markdown, CSV and JSON.
 
-Pure functions, standard library only.
+Pure functions, no large library.
 """
 
 import json

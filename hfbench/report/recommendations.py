@@ -1,4 +1,4 @@
-"""Recommended checkpoints for the terminal, as Markdown and as JSON. Standard library only."""
+"""Recommended checkpoints for the terminal, as Markdown and as JSON. No large library."""
 
 import itertools
 import json

@@ -1,6 +1,6 @@
 """Parameter reports as text for the terminal, as Markdown and as JSON; how tables are laid out.
 
-Nothing is printed here. Standard library only. What is for the terminal is no wider than that, or
+Nothing is printed here. No large library. What is for the terminal is no wider than that, or
 than 80 columns where nothing is known of it.
 """
 

@@ -1,4 +1,4 @@
-"""What of a checkpoint's weights a network has: lines for people. Standard library only."""
+"""What of a checkpoint's weights a network has: lines for people. No large library."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,0 +1,15 @@
+"""Which of a launcher's processes this one is. Standard library only, and little of it."""
+
+import os
+
+MAIN = "0"
+
+
+def rank() -> str:
+    """The number of this process among those of its launcher; that of the first where alone."""
+    return os.environ.get("RANK", MAIN)
+
+
+def is_main_process() -> bool:
+    """Whether this process, alone or one of the launcher's, is the one that speaks for all."""
+    return rank() == MAIN
