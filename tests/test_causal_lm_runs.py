@@ -155,7 +155,8 @@ def test_predict_puts_the_separator_behind_a_prompt(
     completed: tuple[Path, RunResult], tmp_path: Path, capsys: Captured
 ) -> None:
     folder, _ = completed
-    merged = merge(folder, tmp_path, [])  # the loop by hand needs a whole model
+    written = [path.name for path in (folder / "model").iterdir()]
+    merged = merge(folder, tmp_path / "merged", written)  # the loop by hand needs a whole model
     expected = greedy_by_hand(merged, "the cat =", 4)
     assert predict(capsys, folder, "the cat", "--max-new-tokens", 4) == [expected.strip(" ")]
 

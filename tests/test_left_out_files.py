@@ -161,16 +161,17 @@ def test_files_that_no_row_names_are_counted(tmp_path: Path) -> None:
 def test_a_row_whose_file_is_missing_is_a_bad_row(
     tiny_vit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    data = tmp_path / "data"
     names = [f"{c}/{i}.png" for c in ("dark", "light") for i in range(20)]
-    write(tmp_path, *(name for name in names if name != "dark/3.png"))
+    write(data, *(name for name in names if name != "dark/3.png"))
     lines = ["file_name,label", *(f"{name},{name[:4]}" for name in names)]
-    (tmp_path / "metadata.csv").write_text("\n".join(lines))
-    options = [f"model.checkpoint={tiny_vit}", f"data.source={tmp_path}"]
+    (data / "metadata.csv").write_text("\n".join(lines))
+    options = [f"model.checkpoint={tiny_vit}", f"data.source={data}"]
     options.append(f"output_dir={tmp_path / 'run'}")
     assert recipe_main("image_classification", None, options) == 2
     error = capsys.readouterr().err
-    lost = tmp_path / "dark/3.png"
-    assert f"train row 3 ({tmp_path / 'metadata.csv'}, line 5: {lost}): not a readable" in error
+    lost = data / "dark/3.png"
+    assert f"train row 3 ({data / 'metadata.csv'}, line 5: {lost}): not a readable" in error
 
 
 def test_names_of_files_that_are_numbers_are_an_error(tmp_path: Path) -> None:

@@ -160,10 +160,12 @@ def test_a_vision_transformer_reads_the_same_files(
 def test_broken_files_end_the_command_with_2(
     mnist: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
     for path in mnist.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(b"<html>not found</html>")
-    assert recipe_main("mnist_mlp", None, arguments("mnist_mlp", tmp_path, tmp_path / "run")) == 2
+        (data / path.name).write_bytes(path.read_bytes())
+    (data / "train-labels-idx1-ubyte.gz").write_bytes(b"<html>not found</html>")
+    assert recipe_main("mnist_mlp", None, arguments("mnist_mlp", data, tmp_path / "run")) == 2
     error = capsys.readouterr().err
     assert "train-labels-idx1-ubyte.gz" in error
     assert "is not a gzip file" in error

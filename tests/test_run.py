@@ -383,3 +383,13 @@ def test_killed_while_it_saves_the_folder_is_absent_or_complete(
             assert load_model(folder).num_labels == 2
             shutil.rmtree(folder)
     assert True in states
+
+
+def test_an_output_folder_inside_the_data_is_refused(
+    tiny_bert: Path, texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(texts, tmp_path / "train.jsonl")
+    arguments = overrides(tiny_bert, tmp_path, tmp_path / "run")
+    assert recipe_main("text_classification", None, arguments) == 2
+    assert "lies inside data.source" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
