@@ -1,12 +1,11 @@
 """Files of a finished run that are not as they were written: named, never used, made whole."""
 
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from damages import DAMAGES, flip
 from tiny_runs import overrides
 
 from hfbench.choices import Choices, kept_choices
@@ -33,21 +32,6 @@ def finished(tiny_bert: Path, texts: Path, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def folder(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    place = data.find(b"0.") if path.suffix == ".json" else -9  # a digit of a number
-    data[place] ^= 1
-    path.write_bytes(data)
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "deleted": Path.unlink,
-    "half": lambda path: os.truncate(path, path.stat().st_size // 2),
-    "empty": lambda path: os.truncate(path, 0),
-    "flipped": flip,
-}
 
 
 def test_a_run_keeps_what_was_measured_for_it(finished: Path) -> None:

@@ -1,14 +1,13 @@
 """States: what is damaged is named and not used, what belongs to another run is refused."""
 
-import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate import Accelerator
+from damages import DAMAGES, flip
 from torch import nn
 
 from hfbench.errors import TrainingFailedError, UserError
@@ -48,20 +47,6 @@ def restored_step(folder: Path, *, owner: str = "run") -> int | None:
     assert torch.equal(model.weight, torch.full((1, 40), float(step)))
     assert optimizer.param_groups[0]["lr"] == step
     return step
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "deleted": Path.unlink,
-    "half": lambda path: os.truncate(path, path.stat().st_size // 2),
-    "empty": lambda path: os.truncate(path, 0),
-    "flipped": flip,
-}
 
 
 def newest(folder: Path) -> Path:
