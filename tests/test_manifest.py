@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from damages import DAMAGES
 
 from hfbench.manifest import MANIFEST, DamagedError, check, seal
 
@@ -24,32 +25,23 @@ def test_a_whole_folder_says_whose_it_is(folder: Path) -> None:
     assert list(json.loads((folder / MANIFEST).read_text())["files"]) == ["a.bin", "part/b.txt"]
 
 
-def _flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
 def _link(path: Path) -> None:
     other = path.with_name("elsewhere")
     path.rename(other)
     path.symlink_to(other)
 
 
-DAMAGES: dict[str, Callable[[Path], object]] = {
-    "deleted": Path.unlink,
-    "half": lambda path: os.truncate(path, path.stat().st_size // 2),
-    "empty": lambda path: path.write_bytes(b""),
-    "flipped": _flip,
+KINDS: dict[str, Callable[[Path], object]] = {
+    **DAMAGES,
     "link": _link,
     "folder": lambda path: (path.unlink(), path.mkdir()),
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", KINDS)
 @pytest.mark.parametrize("name", ["a.bin", "part/b.txt", MANIFEST])
 def test_every_damage_names_its_file(folder: Path, name: str, damage: str) -> None:
-    DAMAGES[damage](folder / name)
+    KINDS[damage](folder / name)
     with pytest.raises(DamagedError, match=Path(name).name):
         check(folder)
 
