@@ -22,6 +22,7 @@ from hfbench.config import RunConfig, StrategyConfig
 from hfbench.exits import guarded
 from hfbench.expectation import Durations
 from hfbench.interrupts import EXIT_CODES, INTERRUPTED, Interrupted, interrupts_wait
+from hfbench.killed import record_killed
 from hfbench.record import finished_result, run_name
 from hfbench.spelling import COMPARE
 from hfbench.start import prepare_child
@@ -91,6 +92,8 @@ def run_matrix(runs: Sequence[RunConfig], *, debug: bool = False, log: Path | No
         started = time.perf_counter()
         brief = run.strategy in reported
         code = _in_child(context, _run_in_child, run, brief, debug, log)
+        if code is not None and code < 0:
+            print(f"hfbench: error: {title}: {record_killed(run, -code)}", file=sys.stderr)
         failed += code != 0
         if code == 0:  # a run that failed may not have come to its list
             reported.add(run.strategy)

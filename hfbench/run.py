@@ -168,6 +168,8 @@ def _recorded(
         start_tracker(config, accelerator)
         with computing_less(config, prepared, accelerator, record, kept) as shortened:
             record.update(**foretell(config, shortened, accelerator))
+            if accelerator.is_main_process:  # for whoever finds this run killed
+                record.write("failed", STARTED)
             test = score_untrained(config, shortened, accelerator)
             with working(f"training {config.strategy.label}, seed {config.seed}"):
                 fitted = train(config, shortened, accelerator, folder)

@@ -87,6 +87,7 @@ LAYERS = {
     "hfbench.interrupts": 0,
     "hfbench.orphans": 0,
     "hfbench.rank": 0,
+    "hfbench.killed": 2,
     "hfbench.stopping": 2,
     "hfbench.quiet": 0,
     "hfbench.spelling": 0,
