@@ -19,11 +19,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hfbench.data.bad_rows import BAD_ROWS_FILE
 from hfbench.disk import write_whole
 from hfbench.errors import UserError
 from hfbench.manifest import MANIFEST, DamagedError, read_manifest, seal
-from hfbench.results import RESULT_FILE, RunResult
+from hfbench.results import BAD_ROWS_FILE, RESULT_FILE, RunResult
 
 LOCK, HOLDER = ".lock", ".holder.json"  # what keeps others out, and whose it is, for people
 _ANYBODYS = (LOCK, HOLDER, BAD_ROWS_FILE)  # what a run that never began leaves

@@ -21,6 +21,7 @@ from hfbench.plain_json import read_json
 
 SCHEMA_VERSION = 3
 RESULT_FILE = "result.json"
+BAD_ROWS_FILE = "bad_rows.jsonl"  # beside it
 BASELINE_MSE = "baseline_mse"  # test metric of numbers: that of the mean of train
 NEW_HEAD = "new"
 OWN_HEAD = "the checkpoint's own"

@@ -15,7 +15,7 @@ from torch import nn
 from hfbench.choices import Choices, keep_choices, kept_choices
 from hfbench.claim import claimed
 from hfbench.config import RunConfig, TrainingConfig, flatten
-from hfbench.data.bad_rows import BAD_ROWS_FILE, write_bad_rows
+from hfbench.data.bad_rows import write_bad_rows
 from hfbench.disk import disk_problem
 from hfbench.errors import (
     HubUnreachableError,
@@ -39,7 +39,7 @@ from hfbench.preparation import (
     settle_threads,
 )
 from hfbench.record import STARTED, Record, damage, finished_result, run_folder, run_id
-from hfbench.results import BASELINE_MSE, UNTRAINED, RunResult, Status
+from hfbench.results import BAD_ROWS_FILE, BASELINE_MSE, UNTRAINED, RunResult, Status
 from hfbench.saving import MODEL_FOLDER, save_model
 from hfbench.status import working
 from hfbench.stopping import stops_recorded

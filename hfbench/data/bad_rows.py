@@ -10,7 +10,6 @@ from hfbench.data.rows import Place, Table
 from hfbench.disk import write_whole
 from hfbench.errors import UserError
 
-BAD_ROWS_FILE = "bad_rows.jsonl"
 SHOWN = 5  # rows in the message
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from datasets import Audio, Dataset, Features, Image, List, Value
 
 from hfbench.config import DataConfig, ProblemType
-from hfbench.data.bad_rows import BAD_ROWS_FILE, BadRows
+from hfbench.data.bad_rows import BadRows
 from hfbench.data.carving import ROW, Origin, carve, choose_splits, limited, unused_splits
 from hfbench.data.columns import Columns, Modality, detect_columns, is_string
 from hfbench.data.coverage import describe_missing, rows_of_labels, with_every_label_first
@@ -21,6 +21,7 @@ from hfbench.data.media import media_content, media_path
 from hfbench.data.rows import Table
 from hfbench.data.sources import load_source
 from hfbench.errors import UserError
+from hfbench.results import BAD_ROWS_FILE
 
 MEDIA = ("image", "audio")  # columns of splits that hold files or encoded bytes
 SHOWN_LABELS = 10

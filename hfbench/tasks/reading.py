@@ -6,7 +6,7 @@ import numpy as np
 from datasets import Dataset
 
 from hfbench.config import RunConfig
-from hfbench.data.bad_rows import BAD_ROWS_FILE, BadRows
+from hfbench.data.bad_rows import BadRows
 from hfbench.data.carving import Origin
 from hfbench.data.columns import Modality
 from hfbench.data.cropping import Facts
@@ -14,6 +14,7 @@ from hfbench.data.media import Unreadable, added, media_path
 from hfbench.data.splits import Splits, complete_summary
 from hfbench.errors import UserError
 from hfbench.record import run_folder
+from hfbench.results import BAD_ROWS_FILE
 from hfbench.tasks.base import Samples, TaskData
 
 # rows of a split, its role, and where rows that cannot be read go -> samples of the others
