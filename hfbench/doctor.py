@@ -15,7 +15,8 @@ from hfbench.calibration import calibrate
 from hfbench.disk import cache_folder
 from hfbench.hub_access import CONNECT_SECONDS, HubAnswer, try_hub
 from hfbench.training.attention import AttentionChoice, AttentionSizes, choose_attention
-from hfbench.training.precision import Block, PrecisionChoice, choose_for_block, process_state
+from hfbench.training.company import process_state
+from hfbench.training.precision import Block, PrecisionChoice, choose_for_block
 from hfbench.training.threads import OMP_THREADS, ThreadChoice, choose_threads
 
 ATTENTION = tuple(

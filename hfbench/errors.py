@@ -28,6 +28,12 @@ class TrainingFailedError(RuntimeError):
     exit_code = 1
 
 
+class OtherProcessFailedError(RuntimeError):
+    """Another process of this run failed and says why: this one ends in silence. Exit code 1."""
+
+    exit_code = 1
+
+
 class NotMeasuredError(UserError):
     """An estimate, or a measurement of the machine, that failed: a run goes on without it."""
 

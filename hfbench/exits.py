@@ -3,6 +3,8 @@
 import atexit
 import gc
 import sys
+import time
+import traceback
 from collections.abc import Callable
 
 from hfbench import quiet  # noqa: F401 (silences libraries)
@@ -10,14 +12,28 @@ from hfbench.disk import disk_problem, is_full
 from hfbench.errors import (
     HubUnreachableError,
     NotPublishedError,
+    OtherProcessFailedError,
     TrainingFailedError,
     UserError,
 )
 from hfbench.interrupts import INTERRUPTED, Interrupted, say_interrupted, unwinding
-from hfbench.rank import is_main_process, rank
+from hfbench.rank import is_main_process, is_one_of_several, rank
 from hfbench.spelling import Spelling, spelled
 
+MAIN_FIRST_SECONDS = 3.0
 WORK_GOES_ON = "interrupted; the same command continues"
+
+
+class _Speech:
+    for_all = False  # the processes of the launcher know that this one says why they end
+
+
+_speech = _Speech()
+
+
+def speak_for_all() -> None:
+    """What is said at the end of this process is not said by another."""
+    _speech.for_all = True
 
 
 def guarded(
@@ -46,11 +62,16 @@ def guarded(
             raise
         code = full_disk if is_full(error) else error.exit_code
         return _report(spelled(str(error), spelling), code)
+    except OtherProcessFailedError as error:
+        return error.exit_code
     except Exception as error:
         problem = disk_problem(error)
-        if debug or problem is None:
+        if problem is not None and not debug:
+            return _report(problem, full_disk if is_full(error) else 2)
+        if not is_one_of_several():
             raise
-        return _report(problem, full_disk if is_full(error) else 2)
+        traceback.print_exc()
+        return _report(f"{type(error).__name__}: {error}", 1)
     except KeyboardInterrupt as error:
         say_interrupted()
         return 128 + error.number if isinstance(error, Interrupted) else INTERRUPTED
@@ -66,6 +87,8 @@ def _collect_rarely() -> None:
 
 
 def _report(message: str, exit_code: int) -> int:
-    where = "" if is_main_process() else f" (process {rank()})"
+    where = f" (process {rank()})" if is_one_of_several() else ""
+    if not is_main_process() and not _speech.for_all:
+        time.sleep(MAIN_FIRST_SECONDS)  # if it says the same, its launcher ends this process
     print(f"hfbench: error{where}: {message}", file=sys.stderr)
     return exit_code

@@ -114,6 +114,11 @@ def unwinding(line: str) -> Iterator[None]:
         _state.unwinds = False
 
 
+def speak_no_more() -> None:
+    """Something else says why this process ends."""
+    _state.speaks = False
+
+
 def say_interrupted() -> None:
     """Print the line unless it was printed, or another process prints it."""
     if _state.speaks and not _state.said:

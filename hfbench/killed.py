@@ -5,11 +5,13 @@ No large library: the matrix of runs reads this.
 
 import dataclasses
 import signal
+from collections.abc import Mapping
+from typing import Any
 
 from hfbench.claim import claimed
 from hfbench.config import RunConfig
 from hfbench.record import STARTED, run_folder, run_id
-from hfbench.results import RESULT_FILE, RunResult
+from hfbench.results import RESULT_FILE, Prediction, RunResult
 
 
 def record_killed(config: RunConfig, number: int) -> str:
@@ -24,21 +26,21 @@ def record_killed(config: RunConfig, number: int) -> str:
     path = folder / RESULT_FILE
     with claimed(folder, run_id(config)):
         result = RunResult.load(path) if path.is_file() else None
-        reason = killed(number, result)
+        known = (None, {}) if result is None else (result.predicted, result.hardware)
+        reason = killed(number, *known)
         if result is not None and result.reason == STARTED:
             dataclasses.replace(result, reason=reason).save(path)
     return reason
 
 
-def killed(number: int, result: RunResult | None) -> str:
-    """Of a process that signal ``number`` ended; ``result``: what is known of its run."""
+def killed(number: int, predicted: Prediction | None, hardware: Mapping[str, Any]) -> str:
+    """Of a process that signal ``number`` ended, with what is known of its run."""
     name = signal.Signals(number).name
     if number != signal.SIGKILL:
         return f"killed ({name})"
-    predicted = None if result is None else result.predicted
     peak = None if predicted is None else predicted.peak_memory_bytes
     expected = "nothing was predicted yet" if peak is None else f"the plan predicted {_gib(peak)}"
-    memory = None if result is None else result.hardware.get("memory_bytes")
+    memory = hardware.get("memory_bytes")
     machine = f", the machine has {_gib(memory)}" if isinstance(memory, int) else ""
     return f"killed ({name}), perhaps by the kernel for want of memory: {expected}{machine}"
 

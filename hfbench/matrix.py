@@ -23,6 +23,7 @@ from hfbench.exits import guarded
 from hfbench.expectation import Durations
 from hfbench.interrupts import EXIT_CODES, INTERRUPTED, Interrupted, interrupts_wait
 from hfbench.killed import record_killed
+from hfbench.processes import lives
 from hfbench.record import finished_result, run_name
 from hfbench.spelling import COMPARE
 from hfbench.start import prepare_child
@@ -180,23 +181,11 @@ def _end(process: Any, number: int) -> None:
 def _wait_for(process_id: int, seconds: float) -> None:
     """Until it has ended; then end it. Its server, which knows, may be gone."""
     patience = time.monotonic() + seconds
-    while _lives(process_id) and time.monotonic() < patience:
+    while lives(process_id) and time.monotonic() < patience:
         time.sleep(0.05)
-    if _lives(process_id):
+    if lives(process_id):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process_id, signal.SIGKILL)
-
-
-def _lives(process_id: int) -> bool:
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    try:
-        stat = Path(f"/proc/{process_id}/stat").read_text()
-    except OSError:  # no Linux, or gone just now
-        return not Path("/proc/self").exists()
-    return stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def _end_server() -> None:

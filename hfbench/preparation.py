@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 from torch import nn
 
 from hfbench.config import RunConfig, StrategyConfig
 from hfbench.data.splits import describe as describe_data
-from hfbench.data.tokens import Side
 from hfbench.errors import NotMeasuredError, UserError, measuring
 from hfbench.first_batch import check_first_batch
 from hfbench.models.configuration import DEFAULT_LABELS
@@ -35,6 +34,7 @@ from hfbench.strategies import (
 from hfbench.tasks import make_task
 from hfbench.tasks.base import Task, TaskData
 from hfbench.training.batching import epoch_batches, padding_share
+from hfbench.training.company import company, process_state, told_by_main
 from hfbench.training.losses import OwnLoss
 from hfbench.training.optimizer import LearningRates
 from hfbench.training.precision import (
@@ -42,7 +42,6 @@ from hfbench.training.precision import (
     PrecisionChoice,
     choose_for_block,
     choose_precision,
-    process_state,
 )
 from hfbench.training.rounds import measured_for_all
 from hfbench.training.standardised import NotFoldedError, Standardised, standardise
@@ -174,7 +173,7 @@ def prepare(config: RunConfig, task: Task, accelerator: Accelerator) -> Prepared
     """
     if config.strategy.name == "qlora":
         require_bitsandbytes()
-    with accelerator.main_process_first():
+    with company().main_first():
         with working("reading the data and preparing every sample"):
             data = task.prepare_data()
         set_seed(config.seed)  # the new head's values
@@ -185,7 +184,7 @@ def prepare(config: RunConfig, task: Task, accelerator: Accelerator) -> Prepared
         check_first_batch(task, built.model, data.train, config.start, labels=computes_loss)
     with working("measuring where samples may be padded"):
         splits = (data.train, data.validation, data.test)
-        note = task.settle_padding(built.model, splits, _of_main_process)
+        note = task.settle_padding(built.model, splits, told_by_main)
     if note is not None:
         data.summary["notes"].append(note)
     structure = find_structure(built.model)
@@ -231,12 +230,6 @@ def _in_standard_units(
         "also in the losses; metrics, predictions and the saved model have the data's units"
     )
     return found
-
-
-def _of_main_process(side: Side | None) -> Side | None:
-    found = [side]
-    broadcast_object_list(found)
-    return found[0]
 
 
 def check_strategy(config: RunConfig) -> None:

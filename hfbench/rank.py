@@ -10,6 +10,11 @@ def rank() -> str:
     return os.environ.get("RANK", MAIN)
 
 
+def is_one_of_several() -> bool:
+    """Whether its launcher started others beside this process."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def is_main_process() -> bool:
     """Whether this process, alone or one of the launcher's, is the one that speaks for all."""
     return rank() == MAIN

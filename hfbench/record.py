@@ -6,15 +6,16 @@ No large library: the matrix of runs needs the names without loading the librari
 import hashlib
 import json
 import re
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from hfbench import provenance
 from hfbench.config import NEUTRAL_KEYS, RunConfig
-from hfbench.errors import UserError
+from hfbench.errors import OtherProcessFailedError, UserError
 from hfbench.manifest import DamagedError, check_files
-from hfbench.results import RESULT_FILE, RunResult, Status
+from hfbench.results import RESULT_FILE, Failure, RunResult, Status
 
 
 def run_folder(config: RunConfig) -> Path:
@@ -95,7 +96,9 @@ class Record:
         num_processes: int,
     ) -> None:
         self.folder = folder
-        self.written = False
+        self.begun = False  # what fails from now on leaves a result in any case
+        self._final = False  # how the run ended is written
+        self._lock = threading.Lock()
         self.fields: dict[str, Any] = {
             "run_id": run_id(config),
             "task": config.task,
@@ -125,6 +128,7 @@ class Record:
             "peak_memory_bytes": None,
             "saved_bytes": None,
             "saved_files": None,
+            "failure": None,
             "num_processes": num_processes,
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -135,24 +139,28 @@ class Record:
     def build(self, status: Status, reason: str | None) -> RunResult:
         return RunResult(status=status, reason=reason, **self.fields)
 
-    def write_cause(self, status: Status, reason: str) -> None:
-        """Write why the run failed, unless another of its processes was faster.
-
-        The first has the cause; what the others meet is that it is gone.
-        """
-        path = self.folder / RESULT_FILE
-        try:
-            first = RunResult.load(path).reason == STARTED
-        except UserError:  # missing, or of an earlier version
-            first = True
-        if first or not self.written:
-            self.write(status, reason)
-
     def write(self, status: Status, reason: str | None) -> RunResult:
-        """Build the result and save it, whole or not at all."""
+        """Build the result and save it, whole or not at all.
+
+        Raises OtherProcessFailedError where another thread has written why the run failed.
+        """
+        with self._lock:
+            if self._final:
+                raise OtherProcessFailedError("the run has failed meanwhile")
+            self._final = status != "failed"  # that is written at the beginning
+            return self._save(status, reason)
+
+    def write_failure(self, status: Status, reason: str, failure: Failure) -> None:
+        """Save why the run failed, unless its end was written before."""
+        with self._lock:
+            if not self._final:
+                self._final = True
+                self.update(failure=failure)
+                self._save(status, reason)
+
+    def _save(self, status: Status, reason: str | None) -> RunResult:
         result = self.build(status, reason)
         result.save(self.folder / RESULT_FILE)
-        self.written = True
         return result
 
 

@@ -144,6 +144,14 @@ class WeightsRecord:
         return self.head == NEW_HEAD
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Where a run failed first."""
+
+    rank: int  # of the process; 0 where there is one
+    traceback: str | None  # None: the process was killed
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
     """One training of one strategy with one seed; also for a run that failed."""
@@ -182,6 +190,7 @@ class RunResult:
     weights: WeightsRecord | None = None  # None where no checkpoint gave any, and in older results
     # what was saved: path in the run's folder -> [bytes, checksum]; None in older results
     saved_files: dict[str, list[Any]] | None = None
+    failure: Failure | None = None  # None where nothing failed, and in older results
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -260,8 +269,8 @@ class RunResult:
                 f"{SCHEMA_VERSION}; run again or use the hfbench version that wrote it"
             )
         # Older results lack these.
-        built: dict[str, Any] = {"not_predicted": None, "weights": None, "saved_files": None}
-        built |= values
+        newer = ("not_predicted", "weights", "saved_files", "failure")
+        built: dict[str, Any] = dict.fromkeys(newer) | dict(values)
         built["history"] = tuple(
             _build(EpochRecord, record, source) for record in _list(values, "history", source)
         )
@@ -269,6 +278,8 @@ class RunResult:
             built["prefix"] = _build(PrefixRecord, built["prefix"], source)
         if built["weights"] is not None:
             built["weights"] = _build(WeightsRecord, built["weights"], source)
+        if built["failure"] is not None:
+            built["failure"] = _build(Failure, built["failure"], source)
         if built.get("predicted") is not None:
             built["predicted"] = _build(Prediction, built["predicted"], source)
         if built.get("parameters") is not None:

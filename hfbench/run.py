@@ -9,20 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 from torch import nn
 
 from hfbench.choices import Choices, keep_choices, kept_choices
 from hfbench.claim import claimed
 from hfbench.config import RunConfig, TrainingConfig, flatten
 from hfbench.data.bad_rows import write_bad_rows
-from hfbench.disk import disk_problem
 from hfbench.errors import (
-    HubUnreachableError,
     NotMeasuredError,
-    TrainingFailedError,
     UserError,
-    is_out_of_memory,
 )
 from hfbench.expectation import duration
 from hfbench.manifest import files_below, listed
@@ -39,31 +35,25 @@ from hfbench.preparation import (
     settle_threads,
 )
 from hfbench.record import STARTED, Record, damage, finished_result, run_folder, run_id
-from hfbench.results import BAD_ROWS_FILE, BASELINE_MSE, UNTRAINED, RunResult, Status
+from hfbench.results import BAD_ROWS_FILE, BASELINE_MSE, UNTRAINED, RunResult
 from hfbench.saving import MODEL_FOLDER, save_model
 from hfbench.status import working
-from hfbench.stopping import stops_recorded
+from hfbench.stopping import ends_recorded, failing_together
 from hfbench.strategies import layer_decay, set_training_mode, unfreezing
 from hfbench.tasks import make_task
 from hfbench.tasks.base import Task
 from hfbench.training.attention import fastest_attention
 from hfbench.training.batching import SampleSource
-from hfbench.training.divergence import DivergedError
+from hfbench.training.company import company, process_state, told_by_main
 from hfbench.training.evaluation import predict_split
 from hfbench.training.fit import FitResult, Objective, fit
 from hfbench.training.narrowing import narrowed
-from hfbench.training.precision import process_state
 from hfbench.training.prefix.cache import stored_prefix
 from hfbench.training.prefix.cut import trains_blocks
 from hfbench.training.prefix.samples import without_stored
 from hfbench.training.probe import Probe, Reading
 from hfbench.training.state import clear, has_state
 from hfbench.verification import CHECK_FILE, store_check
-
-OUT_OF_MEMORY_ADVICE = (
-    "out of memory: lower training.batch_size (and raise training.gradient_accumulation_steps as "
-    "much), or choose a strategy that trains less"
-)
 
 
 def run(config: RunConfig, *, brief: bool = False) -> RunResult:
@@ -74,24 +64,24 @@ def run(config: RunConfig, *, brief: bool = False) -> RunResult:
     and the exception goes on to the caller. A mistake found before training leaves none. Nobody
     else works in the run's folder meanwhile.
     """
-    with _claimed(config):
+    with failing_together(), _claimed(config):
         return _run(config, run_folder(config), brief=brief)
 
 
 @contextmanager
 def _claimed(config: RunConfig) -> Iterator[None]:
     """The main process claims the run's folder for all; its refusal is every process's."""
-    state, refusal = process_state(), [""]
+    refusal = None
     with ExitStack() as stack:
-        if state.is_main_process:
+        if process_state().is_main_process:
             try:
                 _refuse_inside_data(config)
                 stack.enter_context(claimed(run_folder(config), run_id(config)))
             except UserError as error:
-                refusal = [str(error)]
-        broadcast_object_list(refusal)
-        if refusal[0]:
-            raise UserError(refusal[0])
+                refusal = str(error)
+        refusal = told_by_main(refusal)
+        if refusal is not None:
+            raise UserError(refusal)
         yield
 
 
@@ -129,7 +119,7 @@ def _run(config: RunConfig, folder: Path, *, brief: bool) -> RunResult:
         "threads": settle_threads(task, accelerator, kept.threads),
         "precision": accelerator.mixed_precision,
     }
-    with stops_recorded(record, accelerator):
+    with ends_recorded(record, accelerator):
         result = _recorded(config, task, accelerator, record, kept, started, brief=brief)
     clear(folder, accelerator)
     accelerator.print(_summary(result, folder))
@@ -148,60 +138,43 @@ def _recorded(
     brief: bool,
 ) -> RunResult:
     """From the data to the saved model; what fails within is the reason in the record."""
-    folder, begun = record.folder, False
-    try:
-        prepared = prepare(config, task, accelerator)
-        accelerator.print(describe(config, prepared, brief=brief))
-        record.update(
-            checkpoint_commit=hub_commit(config.model),
-            parameters=prepared.parameters,
-            weights=prepared.weights,
-            data=dict(prepared.data.summary),
-            primary_metric=task.primary_metric,  # of what the data turned out to be
-            greater_is_better=task.greater_is_better,
-        )
-        begun = True
-        if accelerator.is_main_process:
-            write_bad_rows(folder / BAD_ROWS_FILE, prepared.data.bad_rows)
+    folder = record.folder
+    prepared = prepare(config, task, accelerator)
+    accelerator.print(describe(config, prepared, brief=brief))
+    record.update(
+        checkpoint_commit=hub_commit(config.model),
+        parameters=prepared.parameters,
+        weights=prepared.weights,
+        data=dict(prepared.data.summary),
+        primary_metric=task.primary_metric,  # of what the data turned out to be
+        greater_is_better=task.greater_is_better,
+    )
+    record.begun = True
+    if accelerator.is_main_process:
+        write_bad_rows(folder / BAD_ROWS_FILE, prepared.data.bad_rows)
+        record.write("failed", STARTED)
+    start_tracker(config, accelerator)
+    with computing_less(config, prepared, accelerator, record, kept) as shortened:
+        record.update(**foretell(config, shortened, accelerator))
+        if accelerator.is_main_process:  # for whoever finds this run killed
             record.write("failed", STARTED)
-        record.written = True
-        start_tracker(config, accelerator)
-        with computing_less(config, prepared, accelerator, record, kept) as shortened:
-            record.update(**foretell(config, shortened, accelerator))
-            if accelerator.is_main_process:  # for whoever finds this run killed
-                record.write("failed", STARTED)
-            test = score_untrained(config, shortened, accelerator)
-            with working(f"training {config.strategy.label}, seed {config.seed}"):
-                fitted = train(config, shortened, accelerator, folder)
-            record.update(**_training_fields(fitted))
-            if (note := budget_note(config.training, fitted)) is not None:
-                accelerator.print(note)
-            split = shortened.data.test
-            with working("testing"):
-                test |= evaluate(config, task, prepared.model, split, accelerator, "test")
-        bare = accelerator.unwrap_model(prepared.model)
-        with working("computing the other test metrics"):
-            test |= task.further_test_metrics(bare, prepared.data.test, accelerator)
-        record.update(test_metrics=test, **save(config, prepared, accelerator, folder))
-        record.update(total_seconds=time.perf_counter() - started)
-        result = record.build("succeeded", note)
-        if accelerator.is_main_process:
-            record.write("succeeded", note)
-    except Exception as error:
-        # Any process may be the one that fails; the others are then ended from outside.
-        if begun or not isinstance(error, (UserError, HubUnreachableError)):
-            status: Status = "diverged" if isinstance(error, DivergedError) else "failed"
-            if is_out_of_memory(error):
-                status = "out_of_memory"
-            record.update(total_seconds=time.perf_counter() - started)
-            record.write_cause(status, f"{type(error).__name__}: {error}")
-        for tracker in accelerator.trackers:
-            tracker.finish()
-        if is_out_of_memory(error):
-            raise TrainingFailedError(f"{OUT_OF_MEMORY_ADVICE} ({error})") from error
-        if problem := disk_problem(error):
-            raise UserError(f"{str(folder)!r}: {problem}") from error
-        raise
+        test = score_untrained(config, shortened, accelerator)
+        with working(f"training {config.strategy.label}, seed {config.seed}"):
+            fitted = train(config, shortened, accelerator, folder)
+        record.update(**_training_fields(fitted))
+        if (note := budget_note(config.training, fitted)) is not None:
+            accelerator.print(note)
+        split = shortened.data.test
+        with working("testing"):
+            test |= evaluate(config, task, prepared.model, split, accelerator, "test")
+    bare = accelerator.unwrap_model(prepared.model)
+    with working("computing the other test metrics"):
+        test |= task.further_test_metrics(bare, prepared.data.test, accelerator)
+    record.update(test_metrics=test, **save(config, prepared, accelerator, folder))
+    record.update(total_seconds=time.perf_counter() - started)
+    result = record.build("succeeded", note)
+    if accelerator.is_main_process:
+        record.write("succeeded", note)
     return result
 
 
@@ -397,7 +370,7 @@ def save(
             store_check(model, check, folder / CHECK_FILE)
         files = [*files_below(folder / MODEL_FOLDER), folder / CHECK_FILE]
         fields = {"saved_bytes": saved_bytes, "saved_files": listed(folder, files)}
-    accelerator.wait_for_everyone()
+    company().meet()
     return fields
 
 

@@ -1,48 +1,149 @@
-"""What a run leaves that a signal ended: its result says so, and from where it goes on."""
+"""What a run leaves that failed, or that a signal ended: its result says why and, after a signal,
+from where it goes on. Of several processes the first that failed counts, and it alone speaks.
+"""
 
+import contextlib
 import signal
+import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from accelerate import Accelerator
 
-from hfbench.interrupts import Interrupted, asked_to_end
+from hfbench.disk import disk_problem
+from hfbench.errors import (
+    HubUnreachableError,
+    OtherProcessFailedError,
+    TrainingFailedError,
+    UserError,
+    is_out_of_memory,
+)
+from hfbench.exits import speak_for_all
+from hfbench.interrupts import Interrupted, asked_to_end, signals_wait
+from hfbench.killed import killed
 from hfbench.record import Record
+from hfbench.results import Failure, Status
+from hfbench.training.company import NEWS_SECONDS, Cause, Company, company
+from hfbench.training.divergence import DivergedError
 from hfbench.training.state import last_step
+
+OUT_OF_MEMORY_ADVICE = (
+    "out of memory: lower training.batch_size (and raise training.gradient_accumulation_steps as "
+    "much), or choose a strategy that trains less"
+)
 
 
 @contextmanager
-def stops_recorded(record: Record, accelerator: Accelerator) -> Iterator[None]:
-    """Within, a run that has begun and that a signal ends leaves the status ``interrupted``.
-
-    Of several processes, one that has ended makes the others fail. Where the signal had reached
-    them too, it is the reason.
-    """
+def failing_together() -> Iterator[None]:
+    """Within, all processes of the launcher end when one has failed, and one says why."""
+    together = company()
+    together.watch()
     try:
         yield
-    except KeyboardInterrupt as error:
-        _record(record, accelerator, error)
-        raise
-    except Exception as error:
-        number = asked_to_end()
-        if number is None or accelerator.num_processes == 1:
+    except (Exception, KeyboardInterrupt) as error:
+        cause = _first_cause(together, error)
+        if cause is None and isinstance(error, Exception):
+            raise Interrupted(asked_to_end() or signal.SIGTERM) from error
+        if cause is None:
             raise
-        stopped = Interrupted(number)
-        _record(record, accelerator, stopped)
-        raise stopped from error
+        if cause.rank == together.rank:
+            speak_for_all()
+            raise
+        if cause.killed and together.speaks():
+            speak_for_all()
+            raise TrainingFailedError(cause.reason) from None
+        raise OtherProcessFailedError(cause.reason) from error
+    finally:
+        together.leave()
 
 
-def _record(record: Record, accelerator: Accelerator, error: KeyboardInterrupt) -> None:
-    agreed = isinstance(error, Interrupted) and error.agreed
-    number = error.number if isinstance(error, Interrupted) else signal.SIGINT
-    if accelerator.is_main_process and record.written:
+@contextmanager
+def ends_recorded(record: Record, accelerator: Accelerator) -> Iterator[None]:
+    """Within, a run that fails leaves its first cause, one that a signal ends ``interrupted``.
+
+    A mistake of the user that is found before the training leaves nothing.
+
+    Raises:
+        TrainingFailedError, UserError: in place of exhausted memory, and of a disk that refuses.
+    """
+    together, started = company(), time.perf_counter()
+
+    def keep(cause: Cause) -> None:
+        if record.begun or not cause.mistake:
+            record.update(total_seconds=time.perf_counter() - started)
+            failure = Failure(cause.rank, cause.traceback)
+            record.write_failure(cause.status, cause.reason, failure)
+
+    def say_killed(rank: int) -> str:
+        predicted, hardware = record.fields["predicted"], record.fields["hardware"]
+        return f"process {rank} was {killed(signal.SIGKILL, predicted, hardware)}"
+
+    together.record, together.killed = keep, say_killed
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        cause = _first_cause(together, error)
+        if cause is None:
+            _record_interrupt(record, accelerator, error)
+            raise
+        for tracker in accelerator.trackers:
+            tracker.finish()
+        if cause.rank != together.rank:
+            raise OtherProcessFailedError(cause.reason) from error
+        if is_out_of_memory(error):
+            raise TrainingFailedError(f"{OUT_OF_MEMORY_ADVICE} ({error})") from error
+        if isinstance(error, Exception) and (problem := disk_problem(error)):
+            raise UserError(f"{str(record.folder)!r}: {problem}") from error
+        raise
+    finally:
+        together.record = None
+
+
+def _first_cause(together: Company, error: BaseException) -> Cause | None:
+    """Why all end, told and recorded; None where a signal asked for it."""
+    # What the launcher sends when another process has ended does not disturb this.
+    with contextlib.suppress(Interrupted), signals_wait():
+        asked = isinstance(error, KeyboardInterrupt) or (
+            together.size > 1 and asked_to_end() is not None
+        )
+        cause = together.news(NEWS_SECONDS if _may_follow(error) and not asked else 0.0)
+        if cause is None and not asked:
+            cause = together.settle(_cause(error, together.rank))
+        if cause is not None:
+            together.tell(cause)
+    return together.cause
+
+
+def _may_follow(error: BaseException) -> bool:
+    """Whether it may be how the end of another process shows here, such as a lost connection."""
+    ours = isinstance(error, TrainingFailedError | HubUnreachableError)
+    return isinstance(error, RuntimeError) and not ours and not is_out_of_memory(error)
+
+
+def _cause(error: BaseException, rank: int) -> Cause:
+    status: Status = "diverged" if isinstance(error, DivergedError) else "failed"
+    if is_out_of_memory(error):
+        status = "out_of_memory"
+    return Cause(
+        rank,
+        status,
+        f"{type(error).__name__}: {error}",
+        "".join(traceback.format_exception(error)),
+        mistake=isinstance(error, UserError | HubUnreachableError),
+    )
+
+
+def _record_interrupt(record: Record, accelerator: Accelerator, error: BaseException) -> None:
+    number = error.number if isinstance(error, Interrupted) else asked_to_end() or signal.SIGINT
+    if accelerator.is_main_process and record.begun:
         step = last_step(record.folder)
         record.update(steps=step or 0)
         record.write("interrupted", stop_reason(number, step))
         for tracker in accelerator.trackers:
             tracker.finish()
-    if agreed:  # a launcher ends all when the first has ended
-        accelerator.wait_for_everyone()
+    if isinstance(error, Interrupted) and error.agreed:
+        company().meet()  # a launcher ends all when the first has ended
 
 
 def stop_reason(number: int, step: int | None) -> str:

@@ -86,6 +86,7 @@ LAYERS = {
     "hfbench.exits": 0,
     "hfbench.interrupts": 0,
     "hfbench.orphans": 0,
+    "hfbench.processes": 0,
     "hfbench.rank": 0,
     "hfbench.killed": 2,
     "hfbench.stopping": 2,

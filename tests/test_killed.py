@@ -2,7 +2,6 @@
 
 import os
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,13 @@ GIB = 2**30
 
 
 def test_a_killed_run_has_what_was_predicted_beside_what_the_machine_has() -> None:
-    result = make_result(hardware={"memory_bytes": 8 * GIB})
+    predicted, machine = make_result().predicted, {"memory_bytes": 8 * GIB}
     text = f"{KILLED}the plan predicted 2 GiB, the machine has 8 GiB"
-    assert killed(signal.SIGKILL, result) == text
+    assert killed(signal.SIGKILL, predicted, machine) == text
     text = f"{KILLED}nothing was predicted yet, the machine has 8 GiB"
-    assert killed(signal.SIGKILL, replace(result, predicted=None)) == text
-    assert killed(signal.SIGKILL, None) == f"{KILLED}nothing was predicted yet"
-    assert killed(signal.SIGSEGV, result) == "killed (SIGSEGV)"
+    assert killed(signal.SIGKILL, None, machine) == text
+    assert killed(signal.SIGKILL, None, {}) == f"{KILLED}nothing was predicted yet"
+    assert killed(signal.SIGSEGV, predicted, machine) == "killed (SIGSEGV)"
 
 
 @pytest.mark.parametrize("said", [STARTED, "KeyError: 'labels'"])

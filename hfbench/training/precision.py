@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import parse_flag_from_env
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -95,11 +93,6 @@ def choose_precision(
             float(kept["float32_seconds"]), float(kept["bf16_seconds"]), str(kept["unit"])
         ),
     )
-
-
-def process_state() -> PartialState:
-    """This process's device and place among the others, as its Accelerator is going to see them."""
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 def choose_for_block(device: torch.device, block: Block) -> PrecisionChoice:

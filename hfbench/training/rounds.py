@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
-from accelerate.utils import broadcast_object_list
 
 from hfbench.errors import NotMeasuredError, measuring
+from hfbench.training.company import told_by_main
 
 T = TypeVar("T")
 
@@ -22,18 +22,18 @@ def measured_for_all(measure: Callable[[], T], *, is_main: bool) -> T:
 
     Raises NotMeasuredError on all of them where it fails.
     """
-    found: list[T | NotMeasuredError | None] = [None]
+    found: T | NotMeasuredError | None = None
     if is_main:
         try:
             with measuring("it cannot be measured"):
-                found = [measure()]
+                found = measure()
         except NotMeasuredError as error:  # the others wait for an answer
-            found = [error]
-    broadcast_object_list(found)
-    if isinstance(found[0], NotMeasuredError):
-        raise found[0]
-    assert found[0] is not None
-    return found[0]
+            found = error
+    found = told_by_main(found)
+    if isinstance(found, NotMeasuredError):
+        raise found
+    assert found is not None
+    return found
 
 
 def medians(ways: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, float]:

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -26,6 +25,7 @@ from hfbench import manifest
 from hfbench.disk import sync
 from hfbench.errors import TrainingFailedError, UserError
 from hfbench.manifest import DamagedError
+from hfbench.training.company import company, told_by_main
 
 STATE = "state"  # folders within a run: of the states,
 BEST = "best"  # and of the best evaluations' parameters
@@ -109,18 +109,19 @@ def save_state(
     temporary = final.with_name(f"{_PARTIAL}{name}")
     if accelerator.is_main_process:
         _new_folder(final)
-    accelerator.wait_for_everyone()
+    company().meet()
     _save(_random_state(), temporary / f"random-{accelerator.process_index}.pt")
     if accelerator.is_main_process:
         _save_tensors(accelerator.unwrap_model(model), temporary / _WEIGHTS)
         _save({name: part.state_dict() for name, part in parts.items()}, temporary / "parts.pt")
         (temporary / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
-    accelerator.wait_for_everyone()
+    company().meet()
     if accelerator.is_main_process:
         _publish(temporary, final, owner)
         for kind in (STATE, BEST):
             for older in _kept(folder / kind)[:-KEPT]:
                 shutil.rmtree(older)
+    company().meet()
 
 
 def load_state(
@@ -131,13 +132,12 @@ def load_state(
     What is damaged is said. Raises UserError for a state of another run, or of another number of
     processes.
     """
-    found: list[tuple[Path | None, str | None]] = [(None, None)]
+    newest, refusal = None, None
     if accelerator.is_main_process:
-        found = [_newest_whole(folder, owner)]
-        if found[0][0] is not None:
-            _drop_newer(folder, found[0][0])
-    broadcast_object_list(found)
-    newest, refusal = found[0]
+        newest, refusal = _newest_whole(folder, owner)
+        if newest is not None:
+            _drop_newer(folder, newest)
+    newest, refusal = told_by_main((newest, refusal))
     if refusal is not None:
         raise UserError(refusal)
     if newest is None:
@@ -179,7 +179,7 @@ def clear(folder: Path, accelerator: Accelerator) -> None:
                     shutil.rmtree(path)
                 if not any(inside.iterdir()):  # what else is there is not ours
                     inside.rmdir()
-    accelerator.wait_for_everyone()
+    company().meet()
 
 
 def _newest_whole(folder: Path, owner: str) -> tuple[Path | None, str | None]:

@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,6 +19,7 @@ from hfbench.models.calls import record_calls
 from hfbench.models.structure import Structure, canonical_name
 from hfbench.results import PrefixRecord
 from hfbench.training.batching import SampleSource
+from hfbench.training.company import told_by_main
 from hfbench.training.prefix import store
 from hfbench.training.prefix.cut import Cut, Place, find_place
 from hfbench.training.prefix.key import PrefixKeys, received
@@ -197,11 +197,10 @@ class _Prefix:
 
     def _missing(self, entries: Mapping[str, str]) -> list[str]:
         """The splits that are not stored yet, as the main process sees it."""
-        missing: list[list[str]] = [[]]
+        missing = []
         if self.accelerator.is_main_process:
-            missing = [[name for name, key in entries.items() if not store.is_whole(key)]]
-        broadcast_object_list(missing)
-        return missing[0]
+            missing = [name for name, key in entries.items() if not store.is_whole(key)]
+        return told_by_main(missing)
 
     def _check_order(self, cut: Cut) -> None:
         """Decline where something that trains runs before the prefix ends."""
@@ -284,10 +283,10 @@ class _Prefix:
                     sum(lengths) / of_train[self.probe.indices[0]]
                 )  # as long as the measured one
             needed += self.row.nbytes * samples
-        problem = [store.make_room(int(needed)) if self.accelerator.is_main_process else None]
-        broadcast_object_list(problem)
-        if problem[0] is not None:
-            raise _DeclinedError(f"its output cannot be stored: {problem[0]}")
+        problem = store.make_room(int(needed)) if self.accelerator.is_main_process else None
+        problem = told_by_main(problem)
+        if problem is not None:
+            raise _DeclinedError(f"its output cannot be stored: {problem}")
 
     def _rows_of_probe(self, cut: Cut) -> list[int] | None:
         """How many positions of each probed sample are stored, where its padding is not."""
@@ -331,11 +330,10 @@ class _Prefix:
 
     def _private_key(self, stack: ExitStack) -> str:
         """For a split whose contents nobody knows before they are read: deleted at the end."""
-        keys = [uuid4().hex]
-        broadcast_object_list(keys)
+        key = told_by_main(uuid4().hex)
         if self.accelerator.is_main_process:
-            stack.callback(shutil.rmtree, store.entries_folder() / keys[0], ignore_errors=True)
-        return keys[0]
+            stack.callback(shutil.rmtree, store.entries_folder() / key, ignore_errors=True)
+        return key
 
 
 def _describe(record: PrefixRecord, structure: Structure) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 
 from hfbench.training.batching import (
@@ -17,6 +16,7 @@ from hfbench.training.batching import (
     like_batches,
     load_batches,
 )
+from hfbench.training.company import company, told_by_main
 from hfbench.training.prefix import store
 from hfbench.training.prefix.cut import Cut
 from hfbench.training.progress import progress_options
@@ -74,7 +74,7 @@ def write_entry(
     except OSError as error:
         problem = problem or f"{folder.parent}: {error.strerror or error}"
     if not all_agree(accelerator, problem is None):
-        accelerator.wait_for_everyone()
+        company().meet()
         if main:
             shutil.rmtree(folder)
         return problem or "another process could not write"
@@ -88,19 +88,19 @@ def write_entry(
 
 def _agreed(act: Callable[[], Path], main: bool) -> tuple[Path | None, str | None]:
     """What ``act`` gives on the main process, the only one that calls it, or why it could not."""
-    found: list[tuple[Path | None, str | None]] = [(None, None)]
+    path, problem = None, None
     if main:
         try:
-            found = [(act(), None)]
+            path = act()
         except OSError as error:
-            found = [(None, f"{store.entries_folder()}: {error.strerror or error}")]
-    broadcast_object_list(found)
-    return found[0]
+            problem = f"{store.entries_folder()}: {error.strerror or error}"
+    return told_by_main((path, problem))
 
 
 def all_agree(accelerator: Accelerator, yes: bool) -> bool:
     """Whether every process says yes."""
     if accelerator.num_processes == 1:
         return yes
+    company().meet()  # one may have worked longer than a collective waits
     votes = torch.tensor(int(yes), device=accelerator.device)
     return bool(accelerator.reduce(votes, "sum") == accelerator.num_processes)

@@ -1,0 +1,237 @@
+"""The processes of one run: they wait for each other without a limit, and the first that fails
+says why, for all.
+
+What they share is PyTorch's store. torchrun and accelerate launch keep it outside of them, and no
+collective is needed to read it: a process that waits for a GPU or for a connection is told too.
+Each of them looks there twice a second, and after the others on the same machine.
+"""
+
+import functools
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, parse_flag_from_env
+from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
+
+from hfbench.errors import OtherProcessFailedError
+from hfbench.interrupts import speak_no_more
+from hfbench.processes import lives
+from hfbench.results import Status
+
+POLL_SECONDS = 0.5
+NEWS_SECONDS = 2.0  # so long after a connection broke it is known whose
+GRACE_SECONDS = 10.0  # for a process to unwind once one of them has failed
+RECORD_SECONDS = 5.0  # for another process to record why
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a run failed.
+
+    Attributes:
+        rank: of the process that met it.
+        reason: one line.
+        traceback: None for a process that was killed.
+        mistake: the user can mend it; before the training it leaves no result.
+    """
+
+    rank: int
+    status: Status
+    reason: str
+    traceback: str | None
+    mistake: bool = False
+
+    @property
+    def killed(self) -> bool:
+        return self.traceback is None
+
+
+class Company:
+    """This process among those of its launcher; alone it has nobody to wait for or to tell.
+
+    Attributes:
+        cause: the first of all processes, once it is known here.
+        record: keeps it in the result; None before there is one.
+        killed: says of a process, by its rank, that it was killed.
+    """
+
+    def __init__(self, rank: int, size: int, store: Store | None, place: str | None) -> None:
+        """``place``: of this machine's processes; None where nobody can see which of them live."""
+        self.rank, self.size, self.place = rank, size, place
+        self.cause: Cause | None = None
+        self.record: Callable[[Cause], None] | None = None
+        self.killed: Callable[[int], str] = lambda rank: f"process {rank} was killed"
+        self._store = store
+        self._meetings = 0
+        self._leaving = threading.Event()
+        self._put(f"who-{rank}", json.dumps([place, os.getpid()]))
+
+    def meet(self) -> None:
+        """Wait until every process is here, however long it works before.
+
+        Raises OtherProcessFailedError where one has failed.
+        """
+        if self._store is None:
+            return
+        self._meetings += 1
+        key, pause = f"meeting-{self._meetings}", 0.001
+        here = self._store.add(key, 1)
+        while here < self.size:
+            if self.cause is not None and self.cause.rank != self.rank:
+                raise OtherProcessFailedError(self.cause.reason)
+            time.sleep(pause)
+            pause = min(2 * pause, 0.1)
+            here = self._store.add(key, 0)
+
+    @contextmanager
+    def main_first(self) -> Iterator[None]:
+        """Within, the main process works before the others: these find what it keeps."""
+        if self.rank:
+            self.meet()
+        yield
+        if not self.rank:
+            self.meet()
+
+    def watch(self) -> None:
+        """From now on this process ends soon after another has failed, whatever it waits for."""
+        if self._store is None:
+            self.cause = None  # of an earlier run
+        else:
+            self._leaving.clear()
+            threading.Thread(target=self._watch, name="company", daemon=True).start()
+
+    def leave(self) -> None:
+        """This process may end now: nobody shall take it for killed."""
+        self._put(f"left-{self.rank}", "")
+        self._leaving.set()
+
+    def settle(self, own: Cause) -> Cause:
+        """The first cause of all processes: ``own`` unless another was faster."""
+        if self.cause is None:
+            told = None
+            if self._store is not None:
+                with _until_it_ends():
+                    told = self._store.compare_set("cause", "", json.dumps(asdict(own))).decode()
+            self.cause = own if told is None else Cause(**json.loads(told))
+        return self.cause
+
+    def news(self, seconds: float = 0.0) -> Cause | None:
+        """What another process told, or that one was killed; looked for during ``seconds``."""
+        patience = time.monotonic() + seconds
+        while self.cause is None and self._store is not None:
+            if (told := self._read("cause")) is not None:
+                self.cause = Cause(**json.loads(told))
+            elif (rank := self._killed_rank()) is not None:
+                self.settle(Cause(rank, "failed", self.killed(rank), None))
+            elif time.monotonic() >= patience:
+                break
+            else:
+                time.sleep(0.1)
+        return self.cause
+
+    def tell(self, cause: Cause) -> None:
+        """Let the cause be recorded before this process ends, which may end them all."""
+        if not self.speaks():
+            patience = time.monotonic() + RECORD_SECONDS
+            while self._read("recorded") is None and time.monotonic() < patience:
+                time.sleep(0.05)
+        elif self.record is not None:
+            self.record(cause)
+            self._put("recorded", "yes")
+
+    def speaks(self) -> bool:
+        """Whether this process speaks for those that cannot: the first of those that live."""
+        return all(self._is_killed(rank) for rank in range(self.rank))
+
+    def _watch(self) -> None:
+        while self.news() is None:
+            if self._leaving.wait(POLL_SECONDS):
+                return
+        assert self.cause is not None
+        if self.cause.rank != self.rank:
+            speak_no_more()
+        patience = time.monotonic() + GRACE_SECONDS
+        while self.speaks() and self.record is None and time.monotonic() < patience:
+            time.sleep(POLL_SECONDS)  # it has just begun
+        self.tell(self.cause)
+        time.sleep(max(0.0, patience - time.monotonic()))
+        if self.cause.killed and self.speaks():
+            print(f"hfbench: error: {self.cause.reason}", file=sys.stderr, flush=True)
+        os._exit(OtherProcessFailedError.exit_code)
+
+    def _killed_rank(self) -> int | None:
+        others = (rank for rank in range(self.size) if rank != self.rank)
+        return next((rank for rank in others if self._is_killed(rank)), None)
+
+    def _is_killed(self, rank: int) -> bool:
+        """Whether a process of this machine has ended without having left."""
+        who = self._read(f"who-{rank}")
+        if who is None or self._read(f"left-{rank}") is not None:
+            return False
+        place, process = json.loads(who)
+        return place is not None and place == self.place and not lives(process)
+
+    def _put(self, key: str, value: str) -> None:
+        if self._store is not None:
+            with _until_it_ends():
+                self._store.set(key, value)
+
+    def _read(self, key: str) -> str | None:
+        if self._store is not None:
+            with _until_it_ends():
+                return self._store.get(key).decode() if self._store.check([key]) else None
+        return None
+
+
+@contextmanager
+def _until_it_ends() -> Iterator[None]:
+    """Within, the store may be gone, with the launcher or the process that kept it."""
+    try:
+        yield
+    except RuntimeError:  # connections fail with this class
+        return
+
+
+@functools.cache
+def company() -> Company:
+    """The one that this process is in."""
+    state = process_state()
+    store: Store | None = None
+    if state.num_processes > 1:
+        # A connection of its own: a thread that waits for something in the store holds the other.
+        store = PrefixStore("hfbench", _get_default_store().clone())
+    return Company(state.process_index, state.num_processes, store, _place())
+
+
+def process_state() -> PartialState:
+    """This process's device and place among the others, as its Accelerator is going to see them."""
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+
+
+def told_by_main(value: T) -> T:
+    """What the main process gives, on all of them: they wait for it without a limit."""
+    company().meet()
+    found = [value]
+    broadcast_object_list(found)
+    return found[0]
+
+
+def _place() -> str | None:
+    """The machine since its start, and which of its processes see each other's numbers."""
+    try:
+        start = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{socket.gethostname()} {start} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # no Linux
+        return None

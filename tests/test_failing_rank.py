@@ -1,0 +1,122 @@
+"""One of several processes fails: its cause is recorded and said, and all end within seconds."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faulty_recipe import BOOM
+from signalled import living
+from tiny_runs import overrides
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+
+TESTS = Path(__file__).parent
+RECIPE = TESTS / "faulty_recipe.py"
+LAUNCHER = ["-m", "accelerate.commands.launch", "--num_processes", "2", "--main_process_port", "0"]
+LAUNCHER += ["--config_file", str(TESTS.parent / "accelerate_configs/multi_cpu.yaml")]
+ENDED_SECONDS = 15.0  # after the fault, with everything that the launcher does
+STATUSES = {"error": "failed", "memory": "out_of_memory", "kill": "failed"}
+REASONS = {"error": f"ValueError: {BOOM}", "memory": f"MemoryError: {BOOM}"}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a run on two processes left."""
+
+    folder: Path
+    code: int
+    out: str
+    error: str
+    seconds: float  # after the fault
+
+    @property
+    def result(self) -> dict[str, Any]:
+        values: dict[str, Any] = json.loads((self.folder / "result.json").read_text())
+        return values
+
+    @property
+    def said(self) -> list[str]:
+        """What is ours of standard error, in whole lines."""
+        return [line for line in self.error.splitlines() if line.startswith("hfbench: ")]
+
+
+def launched(
+    settings: list[str], tmp_path: Path, fault: str, rank: int, limit: float | None = None
+) -> Ended:
+    folder = tmp_path / "run"
+    environment = {
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "FAULT": fault,
+        "FAULTY_RANK": str(rank),
+        "FAULT_FILE": str(tmp_path / "fault"),
+    }
+    if limit is not None:
+        environment["LIMIT_SECONDS"] = str(limit)
+    process = subprocess.Popen(
+        [sys.executable, *LAUNCHER, str(RECIPE), *settings, f"output_dir={folder}"],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    out, error = process.communicate(timeout=120)
+    assert living(process.pid) == []
+    seconds = time.time() - (tmp_path / "fault").stat().st_mtime
+    return Ended(folder, process.returncode, out, error, seconds)
+
+
+@pytest.fixture
+def settings(tiny_bert: Path, texts: Path, tmp_path: Path) -> list[str]:
+    return [*overrides(tiny_bert, texts, tmp_path / "run")[:-1], "strategy=last_1", "cache=always"]
+
+
+QUICK = [("step", "kill", 1), ("prefix", "error", 1)]
+SWEEP = [
+    (phase, kind, rank)
+    for phase in ("data", "prefix", "step", "evaluation", "save", "writing")
+    for kind in STATUSES
+    for rank in (0, 1)
+    if (phase, rank) != ("writing", 1)
+]
+
+
+@pytest.mark.parametrize(
+    ("phase", "kind", "rank"),
+    [pytest.param(*c, marks=[] if c in QUICK else pytest.mark.slow) for c in SWEEP],
+)
+def test_the_process_that_fails_first_is_named_with_its_reason(
+    phase: str, kind: str, rank: int, settings: list[str], tmp_path: Path
+) -> None:
+    ended = launched(settings, tmp_path, f"{phase}:{kind}", rank)
+    assert ended.code != 0
+    result = ended.result
+    assert result["status"] == STATUSES[kind], result["reason"]
+    assert result["failure"]["rank"] == rank
+    if kind == "kill":
+        assert result["reason"].startswith(f"process {rank} was killed (SIGKILL), perhaps by the ")
+        assert result["failure"]["traceback"] is None
+    else:
+        assert result["reason"] == REASONS[kind]
+        assert "in burst" in result["failure"]["traceback"] or kind == "memory"
+    (line,) = ended.said
+    assert (f"process {rank}" if kind == "kill" else f"(process {rank})") in line
+    assert ended.seconds < ENDED_SECONDS
+    assert leftovers(tmp_path) == []
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(
+        path.name
+        for path in folder.rglob("*")
+        if path.name.endswith((".tmp", ".writing")) or path.name.startswith(".partial")
+    )
