@@ -26,14 +26,15 @@ WORK_GOES_ON = "interrupted; the same command continues"
 
 class _Speech:
     for_all = False  # the processes of the launcher know that this one says why they end
+    of_another = False
 
 
 _speech = _Speech()
 
 
-def speak_for_all() -> None:
-    """What is said at the end of this process is not said by another."""
-    _speech.for_all = True
+def speak_for_all(*, of_another: bool = False) -> None:
+    """What is said at the end of this process no other says; it may be about another."""
+    _speech.for_all, _speech.of_another = True, of_another
 
 
 def guarded(
@@ -87,7 +88,8 @@ def _collect_rarely() -> None:
 
 
 def _report(message: str, exit_code: int) -> int:
-    where = f" (process {rank()})" if is_one_of_several() else ""
+    own = is_one_of_several() and not _speech.of_another
+    where = f" (process {rank()})" if own else ""
     if not is_main_process() and not _speech.for_all:
         time.sleep(MAIN_FIRST_SECONDS)  # if it says the same, its launcher ends this process
     print(f"hfbench: error{where}: {message}", file=sys.stderr)

@@ -119,6 +119,12 @@ def speak_no_more() -> None:
     _state.speaks = False
 
 
+def ends_anyway() -> None:
+    """This process ends and says why itself; its launcher's SIGTERM does not cut that short."""
+    _state.speaks = False
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def say_interrupted() -> None:
     """Print the line unless it was printed, or another process prints it."""
     if _state.speaks and not _state.said:

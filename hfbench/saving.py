@@ -47,14 +47,17 @@ def save_model(
     temporary = folder.with_name(f".partial-{folder.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    with quiet():
-        _write(model, temporary, base)
-    save_processor(temporary)
-    for path in temporary.rglob("*"):
-        sync(path)
-    check_saved(model, temporary, check)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    try:
+        with quiet():
+            _write(model, temporary, base)
+        save_processor(temporary)
+        for path in temporary.rglob("*"):
+            sync(path)
+        check_saved(model, temporary, check)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     sync(folder.parent)
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 

@@ -20,7 +20,7 @@ from hfbench.errors import (
     is_out_of_memory,
 )
 from hfbench.exits import speak_for_all
-from hfbench.interrupts import Interrupted, asked_to_end, signals_wait
+from hfbench.interrupts import Interrupted, asked_to_end, ends_anyway, signals_wait
 from hfbench.killed import killed
 from hfbench.record import Record
 from hfbench.results import Failure, Status
@@ -51,7 +51,7 @@ def failing_together() -> Iterator[None]:
             speak_for_all()
             raise
         if cause.killed and together.speaks():
-            speak_for_all()
+            speak_for_all(of_another=True)
             raise TrainingFailedError(cause.reason) from None
         raise OtherProcessFailedError(cause.reason) from error
     finally:
@@ -111,6 +111,8 @@ def _first_cause(together: Company, error: BaseException) -> Cause | None:
         if cause is None and not asked:
             cause = together.settle(_cause(error, together.rank))
         if cause is not None:
+            if together.size > 1:
+                ends_anyway()
             together.tell(cause)
     return together.cause
 

@@ -1,6 +1,6 @@
 """The recipe of text_classification, in which one of the processes fails.
 
-FAULT is a phase and what happens in it, FAULTY_RANK where; LIMIT_SECONDS shortens how long a
+FAULT is a phase and what happens in it, FAULTY_RANKS where; LIMIT_SECONDS shortens how long a
 collective waits for the others.
 """
 
@@ -78,7 +78,7 @@ def inject(phase: str, act: Any) -> None:
 
 def main() -> int:
     prepare_process()
-    if os.environ.get("RANK", "0") in os.environ.get("FAULTY_RANK", "").split(","):
+    if os.environ.get("RANK", "0") in os.environ["FAULTY_RANKS"].split(","):
         for fault in os.environ["FAULT"].split(","):
             phase, kind = fault.split(":")
             inject(phase, KINDS[kind])

@@ -47,7 +47,7 @@ class Ended:
 
 
 def launched(
-    settings: list[str], tmp_path: Path, fault: str, rank: int, limit: float | None = None
+    settings: list[str], tmp_path: Path, fault: str, ranks: str, limit: float | None = None
 ) -> Ended:
     folder = tmp_path / "run"
     environment = {
@@ -56,7 +56,7 @@ def launched(
         "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "FAULT": fault,
-        "FAULTY_RANK": str(rank),
+        "FAULTY_RANKS": ranks,
         "FAULT_FILE": str(tmp_path / "fault"),
     }
     if limit is not None:
@@ -97,7 +97,7 @@ SWEEP = [
 def test_the_process_that_fails_first_is_named_with_its_reason(
     phase: str, kind: str, rank: int, settings: list[str], tmp_path: Path
 ) -> None:
-    ended = launched(settings, tmp_path, f"{phase}:{kind}", rank)
+    ended = launched(settings, tmp_path, f"{phase}:{kind}", str(rank))
     assert ended.code != 0
     result = ended.result
     assert result["status"] == STATUSES[kind], result["reason"]
@@ -114,9 +114,31 @@ def test_the_process_that_fails_first_is_named_with_its_reason(
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.slow
+def test_a_mistake_found_by_all_is_said_once_and_leaves_nothing(
+    settings: list[str], tmp_path: Path
+) -> None:
+    ended = launched(settings, tmp_path, "data:mistake", "0,1")
+    assert [line.partition("): ")[2] for line in ended.said] == [BOOM]
+    assert "Traceback" not in ended.error.partition("hfbench: error")[0]
+    assert not ended.folder.exists()
+
+
+@pytest.mark.slow
+def test_the_main_process_may_work_longer_than_a_collective_waits(
+    settings: list[str], tmp_path: Path
+) -> None:
+    """While it prepares the data and while it saves the model."""
+    ended = launched(settings, tmp_path, "data:slow,writing:slow", "0", limit=5.0)
+    assert ended.code == 0, ended.error
+    assert ended.result["status"] == "succeeded"
+
+
 def leftovers(folder: Path) -> list[str]:
     return sorted(
         path.name
         for path in folder.rglob("*")
-        if path.name.endswith((".tmp", ".writing")) or path.name.startswith(".partial")
+        if path.name.endswith(".tmp")
+        or path.name.startswith(".partial")
+        or ".writing-" in path.name
     )

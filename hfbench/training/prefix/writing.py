@@ -2,7 +2,8 @@
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -51,39 +52,50 @@ def write_entry(
     mine = [Share(indices) for indices in batches[rank::processes]]
     trimmed = bool(slack) and cut.rows_have_length
     problem: str | None = None
-    writer = store.RowWriter(folder, rank)
-    started = time.perf_counter()
-    bar = tqdm(total=len(mine), desc=f"frozen prefix {title}", **progress_options(main))
-    with bar:
-        loaded = load_batches(samples, mine, collate, device=accelerator.device)
-        for share, batch in zip(mine, loaded, strict=True):
-            on_device = {name: value.to(accelerator.device) for name, value in batch.items()}
-            rows = cut.output(on_device)
-            try:
-                writer.add(
-                    share.indices,
-                    rows,
-                    [lengths[i] for i in share.indices] if trimmed and lengths else None,
-                )
-            except OSError as error:
-                problem = f"{folder.parent}: {error.strerror or error}"
-                break
-            bar.update()
+    with _removed_on_failure(folder):
+        writer = store.RowWriter(folder, rank)
+        started = time.perf_counter()
+        bar = tqdm(total=len(mine), desc=f"frozen prefix {title}", **progress_options(main))
+        with bar:
+            loaded = load_batches(samples, mine, collate, device=accelerator.device)
+            for share, batch in zip(mine, loaded, strict=True):
+                on_device = {name: value.to(accelerator.device) for name, value in batch.items()}
+                rows = cut.output(on_device)
+                try:
+                    writer.add(
+                        share.indices,
+                        rows,
+                        [lengths[i] for i in share.indices] if trimmed and lengths else None,
+                    )
+                except OSError as error:
+                    problem = f"{folder.parent}: {error.strerror or error}"
+                    break
+                bar.update()
+        try:
+            writer.close()
+        except OSError as error:
+            problem = problem or f"{folder.parent}: {error.strerror or error}"
+        if not all_agree(accelerator, problem is None):
+            company().meet()
+            if main:
+                shutil.rmtree(folder)
+            return problem or "another process could not write"
+        seconds = seconds_before + time.perf_counter() - started
+
+        def finish() -> Path:
+            return store.finish(folder, key, writer, parts=processes, seconds=seconds)
+
+        return _agreed(finish, main)[1]
+
+
+@contextmanager
+def _removed_on_failure(folder: Path) -> Iterator[None]:
+    """By every process: the main one may have been killed."""
     try:
-        writer.close()
-    except OSError as error:
-        problem = problem or f"{folder.parent}: {error.strerror or error}"
-    if not all_agree(accelerator, problem is None):
-        company().meet()
-        if main:
-            shutil.rmtree(folder)
-        return problem or "another process could not write"
-    seconds = seconds_before + time.perf_counter() - started
-
-    def finish() -> Path:
-        return store.finish(folder, key, writer, parts=processes, seconds=seconds)
-
-    return _agreed(finish, main)[1]
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _agreed(act: Callable[[], Path], main: bool) -> tuple[Path | None, str | None]:
