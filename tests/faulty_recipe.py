@@ -1,10 +1,12 @@
-"""The recipe of text_classification, in which one of the processes fails.
+"""The recipe of text_classification, some of whose processes fail.
 
-FAULT is a phase and what happens in it, FAULTY_RANKS where; LIMIT_SECONDS shortens how long a
-collective waits for the others.
+FAULTS are a rank, a phase and what happens in it, such as ``1/step:error``, separated by commas;
+LIMIT_SECONDS shortens how long a collective waits for the others.
 """
 
+import ctypes
 import os
+import re
 import signal
 import sys
 import time
@@ -41,7 +43,20 @@ def linger() -> None:
     time.sleep(2 * float(os.environ["LIMIT_SECONDS"]))
 
 
-KINDS = {"error": burst, "memory": exhaust, "kill": die, "mistake": refuse, "slow": linger}
+def stick() -> None:
+    """As one that waits for a GPU: neither signals nor closed connections end that."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    ctypes.CDLL(None).sleep(120)
+
+
+KINDS = {
+    "error": burst,
+    "memory": exhaust,
+    "kill": die,
+    "mistake": refuse,
+    "slow": linger,
+    "stuck": stick,
+}
 
 
 def before(owner: Any, name: str, act: Any, *, calls: int = 1) -> None:
@@ -78,9 +93,9 @@ def inject(phase: str, act: Any) -> None:
 
 def main() -> int:
     prepare_process()
-    if os.environ.get("RANK", "0") in os.environ["FAULTY_RANKS"].split(","):
-        for fault in os.environ["FAULT"].split(","):
-            phase, kind = fault.split(":")
+    for fault in os.environ["FAULTS"].split(","):
+        rank, phase, kind = re.split("[/:]", fault)
+        if rank == os.environ["RANK"]:
             inject(phase, KINDS[kind])
     if limit := os.environ.get("LIMIT_SECONDS"):
         from torch.distributed import distributed_c10d

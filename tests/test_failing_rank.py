@@ -46,17 +46,14 @@ class Ended:
         return [line for line in self.error.splitlines() if line.startswith("hfbench: ")]
 
 
-def launched(
-    settings: list[str], tmp_path: Path, fault: str, ranks: str, limit: float | None = None
-) -> Ended:
+def launched(settings: list[str], tmp_path: Path, faults: str, limit: float | None = None) -> Ended:
     folder = tmp_path / "run"
     environment = {
         "ACCELERATE_USE_CPU": "true",
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        "FAULT": fault,
-        "FAULTY_RANKS": ranks,
+        "FAULTS": faults,
         "FAULT_FILE": str(tmp_path / "fault"),
     }
     if limit is not None:
@@ -97,7 +94,7 @@ SWEEP = [
 def test_the_process_that_fails_first_is_named_with_its_reason(
     phase: str, kind: str, rank: int, settings: list[str], tmp_path: Path
 ) -> None:
-    ended = launched(settings, tmp_path, f"{phase}:{kind}", str(rank))
+    ended = launched(settings, tmp_path, f"{rank}/{phase}:{kind}")
     assert ended.code != 0
     result = ended.result
     assert result["status"] == STATUSES[kind], result["reason"]
@@ -115,10 +112,11 @@ def test_the_process_that_fails_first_is_named_with_its_reason(
 
 
 @pytest.mark.slow
-def test_a_mistake_found_by_all_is_said_once_and_leaves_nothing(
-    settings: list[str], tmp_path: Path
+@pytest.mark.parametrize("faults", ["0/data:mistake,1/data:mistake", "1/data:mistake"])
+def test_a_mistake_is_said_once_and_leaves_nothing(
+    faults: str, settings: list[str], tmp_path: Path
 ) -> None:
-    ended = launched(settings, tmp_path, "data:mistake", "0,1")
+    ended = launched(settings, tmp_path, faults)
     assert [line.partition("): ")[2] for line in ended.said] == [BOOM]
     assert "Traceback" not in ended.error.partition("hfbench: error")[0]
     assert not ended.folder.exists()
@@ -129,9 +127,22 @@ def test_the_main_process_may_work_longer_than_a_collective_waits(
     settings: list[str], tmp_path: Path
 ) -> None:
     """While it prepares the data and while it saves the model."""
-    ended = launched(settings, tmp_path, "data:slow,writing:slow", "0", limit=5.0)
+    ended = launched(settings, tmp_path, "0/data:slow,0/writing:slow", limit=5.0)
     assert ended.code == 0, ended.error
     assert ended.result["status"] == "succeeded"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["error", "kill"])
+def test_a_process_that_nothing_wakes_records_the_cause_and_ends(
+    kind: str, settings: list[str], tmp_path: Path
+) -> None:
+    ended = launched(settings, tmp_path, f"0/step:stuck,1/step:{kind}")
+    assert ended.result["status"] == "failed"
+    assert ended.result["failure"]["rank"] == 1
+    (line,) = ended.said
+    assert ("process 1 was killed" if kind == "kill" else "(process 1)") in line
+    assert ended.seconds < ENDED_SECONDS
 
 
 def leftovers(folder: Path) -> list[str]:

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from hfbench import provenance
 from hfbench.answers import cached
-from hfbench.errors import NotMeasuredError, measuring
+from hfbench.errors import NotMeasuredError
 from hfbench.models.attention import can_write_out, written_out
 from hfbench.training.probe import Probe
 from hfbench.training.rounds import measured_for_all, medians
@@ -90,14 +90,14 @@ def fastest_attention(
 
 
 def _fastest(model: nn.Module, probe: Probe, accelerator: Accelerator) -> str:
+    def measure() -> tuple[AttentionSizes | None, AttentionChoice | None]:
+        sizes = _sizes(model, probe, bf16=accelerator.mixed_precision == "bf16")
+        return sizes, None if sizes is None else choose_attention(sizes)
+
     choice = None
     if accelerator.device.type == "cpu" and can_write_out(model):
         try:
-            with measuring("it cannot be measured"):
-                sizes = _sizes(model, probe, bf16=accelerator.mixed_precision == "bf16")
-            if sizes is not None:
-                is_main = accelerator.is_main_process
-                choice = measured_for_all(lambda: choose_attention(sizes), is_main=is_main)
+            sizes, choice = measured_for_all(measure, is_main=accelerator.is_main_process)
         except NotMeasuredError as error:
             accelerator.print(f"attention: as loaded, {error}")
         if choice is not None:

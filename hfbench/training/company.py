@@ -23,7 +23,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
 
-from hfbench.errors import OtherProcessFailedError
+from hfbench.errors import OtherProcessFailedError, UserError
 from hfbench.interrupts import speak_no_more
 from hfbench.processes import lives
 from hfbench.results import Status
@@ -165,7 +165,10 @@ class Company:
         patience = time.monotonic() + GRACE_SECONDS
         while self.speaks() and self.record is None and time.monotonic() < patience:
             time.sleep(POLL_SECONDS)  # it has just begun
-        self.tell(self.cause)
+        try:
+            self.tell(self.cause)
+        except UserError as error:  # the disk is full
+            print(f"hfbench: error: {error}", file=sys.stderr, flush=True)
         time.sleep(max(0.0, patience - time.monotonic()))
         if self.cause.killed and self.speaks():
             print(f"hfbench: error: {self.cause.reason}", file=sys.stderr, flush=True)
