@@ -34,7 +34,7 @@ from hfbench.strategies import (
 from hfbench.tasks import make_task
 from hfbench.tasks.base import Task, TaskData
 from hfbench.training.batching import epoch_batches, padding_share
-from hfbench.training.company import company, process_state, told_by_main
+from hfbench.training.company import main_first, process_state, told_by_main
 from hfbench.training.losses import OwnLoss
 from hfbench.training.optimizer import LearningRates
 from hfbench.training.precision import (
@@ -173,7 +173,7 @@ def prepare(config: RunConfig, task: Task, accelerator: Accelerator) -> Prepared
     """
     if config.strategy.name == "qlora":
         require_bitsandbytes()
-    with company().main_first():
+    with main_first():
         with working("reading the data and preparing every sample"):
             data = task.prepare_data()
         set_seed(config.seed)  # the new head's values

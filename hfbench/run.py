@@ -44,7 +44,7 @@ from hfbench.tasks import make_task
 from hfbench.tasks.base import Task
 from hfbench.training.attention import fastest_attention
 from hfbench.training.batching import SampleSource
-from hfbench.training.company import company, process_state, told_by_main
+from hfbench.training.company import meet, process_state, told_by_main
 from hfbench.training.evaluation import predict_split
 from hfbench.training.fit import FitResult, Objective, fit
 from hfbench.training.narrowing import narrowed
@@ -370,7 +370,7 @@ def save(
             store_check(model, check, folder / CHECK_FILE)
         files = [*files_below(folder / MODEL_FOLDER), folder / CHECK_FILE]
         fields = {"saved_bytes": saved_bytes, "saved_files": listed(folder, files)}
-    company().meet()
+    meet()
     return fields
 
 

@@ -24,7 +24,7 @@ from hfbench.interrupts import Interrupted, asked_to_end, ends_anyway, signals_w
 from hfbench.killed import killed
 from hfbench.record import Record
 from hfbench.results import Failure, Status
-from hfbench.training.company import NEWS_SECONDS, Cause, Company, company
+from hfbench.training.company import NEWS_SECONDS, Cause, Company, company, meet
 from hfbench.training.divergence import DivergedError
 from hfbench.training.state import last_step
 
@@ -145,7 +145,7 @@ def _record_interrupt(record: Record, accelerator: Accelerator, error: BaseExcep
         for tracker in accelerator.trackers:
             tracker.finish()
     if isinstance(error, Interrupted) and error.agreed:
-        company().meet()  # a launcher ends all when the first has ended
+        meet()  # a launcher ends all when the first has ended
 
 
 def stop_reason(number: int, step: int | None) -> str:

@@ -31,7 +31,7 @@ def test_the_first_cause_is_that_of_all() -> None:
 
 def test_one_process_alone_has_its_own_cause_and_waits_for_nobody() -> None:
     alone = Company(0, 1, None, "here")
-    alone.meet()
+    alone.wait_for_all()
     assert alone.news(seconds=60) is None
     assert alone.settle(cause(0)) == cause(0)
     assert alone.speaks()
@@ -68,36 +68,35 @@ def test_a_process_of_this_machine_that_ended_without_leaving_was_killed(
 
 def test_a_meeting_waits_for_all_and_ends_when_one_has_failed() -> None:
     first, second = two()
-    waits = threading.Thread(target=first.meet)
+    waits = threading.Thread(target=first.wait_for_all)
     waits.start()
     time.sleep(0.05)
     assert waits.is_alive()
-    second.meet()
+    second.wait_for_all()
     waits.join(5)
     assert not waits.is_alive()
     second.settle(cause(1))
     first.news()
     with pytest.raises(OtherProcessFailedError, match="KeyError: 1"):
-        first.meet()
+        first.wait_for_all()
 
 
-def test_the_main_process_works_first() -> None:
-    first, second = two()
-    order = []
+class EndedStore(HashStore):
+    """As one whose launcher was killed."""
 
-    def work(who: Company, seconds: float) -> None:
-        with who.main_first():
-            time.sleep(seconds)
-            order.append(who.rank)
+    ended = False
 
-    threads = [
-        threading.Thread(target=work, args=(who, s)) for who, s in ((second, 0), (first, 0.1))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(5)
-    assert order == [0, 1]
+    def add(self, key: str, amount: int) -> int:
+        if self.ended:
+            raise RuntimeError("Connection reset by peer")
+        return super().add(key, amount)
+
+
+def test_nobody_waits_in_a_store_that_has_ended() -> None:
+    store = EndedStore()
+    first, _ = Company(0, 2, store, None), Company(1, 2, store, None)
+    store.ended = True
+    first.wait_for_all()
 
 
 def test_who_did_not_fail_waits_until_the_cause_is_recorded() -> None:

@@ -73,36 +73,26 @@ class Company:
         self.cause: Cause | None = None
         self.record: Callable[[Cause], None] | None = None
         self.killed: Callable[[int], str] = lambda rank: f"process {rank} was killed"
-        self._store = store
+        self._store, self._store_ended = store, False
         self._meetings = 0
         self._leaving = threading.Event()
         self._put(f"who-{rank}", json.dumps([place, os.getpid()]))
 
-    def meet(self) -> None:
-        """Wait until every process is here, however long it works before.
+    def wait_for_all(self) -> None:
+        """Until every process is here, however long it works before.
 
         Raises OtherProcessFailedError where one has failed.
         """
-        if self._store is None:
-            return
         self._meetings += 1
-        key, pause = f"meeting-{self._meetings}", 0.001
-        here = self._store.add(key, 1)
-        while here < self.size:
+        key, pause, more = f"meeting-{self._meetings}", 0.001, 1
+        while self._store is not None and not self._store_ended:
+            with self._until_store_ends():
+                if self._store.add(key, more) >= self.size:
+                    return
             if self.cause is not None and self.cause.rank != self.rank:
                 raise OtherProcessFailedError(self.cause.reason)
             time.sleep(pause)
-            pause = min(2 * pause, 0.1)
-            here = self._store.add(key, 0)
-
-    @contextmanager
-    def main_first(self) -> Iterator[None]:
-        """Within, the main process works before the others: these find what it keeps."""
-        if self.rank:
-            self.meet()
-        yield
-        if not self.rank:
-            self.meet()
+            pause, more = min(2 * pause, 0.1), 0
 
     def watch(self) -> None:
         """From now on this process ends soon after another has failed, whatever it waits for."""
@@ -122,7 +112,7 @@ class Company:
         if self.cause is None:
             told = None
             if self._store is not None:
-                with _until_it_ends():
+                with self._until_store_ends():
                     told = self._store.compare_set("cause", "", json.dumps(asdict(own))).decode()
             self.cause = own if told is None else Cause(**json.loads(told))
         return self.cause
@@ -146,6 +136,8 @@ class Company:
         if not self.speaks():
             patience = time.monotonic() + RECORD_SECONDS
             while self._read("recorded") is None and time.monotonic() < patience:
+                if self._store_ended:
+                    break
                 time.sleep(0.05)
         elif self.record is not None:
             self.record(cause)
@@ -188,23 +180,22 @@ class Company:
 
     def _put(self, key: str, value: str) -> None:
         if self._store is not None:
-            with _until_it_ends():
+            with self._until_store_ends():
                 self._store.set(key, value)
 
     def _read(self, key: str) -> str | None:
         if self._store is not None:
-            with _until_it_ends():
+            with self._until_store_ends():
                 return self._store.get(key).decode() if self._store.check([key]) else None
         return None
 
-
-@contextmanager
-def _until_it_ends() -> Iterator[None]:
-    """Within, the store may be gone, with the launcher or the process that kept it."""
-    try:
-        yield
-    except RuntimeError:  # connections fail with this class
-        return
+    @contextmanager
+    def _until_store_ends(self) -> Iterator[None]:
+        """Within, it may end, with the launcher or the process that kept it."""
+        try:
+            yield
+        except RuntimeError:  # connections fail with this class
+            self._store_ended = True
 
 
 @functools.cache
@@ -223,9 +214,29 @@ def process_state() -> PartialState:
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
+def meet() -> None:
+    """Every process goes on when all are here, however long one works before.
+
+    Raises OtherProcessFailedError where one has failed.
+    """
+    company().wait_for_all()
+    process_state().wait_for_everyone()  # where the launcher has ended, the only one to wait
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """Within, the main process works before the others: these find what it keeps."""
+    main = process_state().is_main_process
+    if not main:
+        meet()
+    yield
+    if main:
+        meet()
+
+
 def told_by_main(value: T) -> T:
     """What the main process gives, on all of them: they wait for it without a limit."""
-    company().meet()
+    company().wait_for_all()
     found = [value]
     broadcast_object_list(found)
     return found[0]

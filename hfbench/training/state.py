@@ -25,7 +25,7 @@ from hfbench import manifest
 from hfbench.disk import sync
 from hfbench.errors import TrainingFailedError, UserError
 from hfbench.manifest import DamagedError
-from hfbench.training.company import company, told_by_main
+from hfbench.training.company import meet, told_by_main
 
 STATE = "state"  # folders within a run: of the states,
 BEST = "best"  # and of the best evaluations' parameters
@@ -109,19 +109,19 @@ def save_state(
     temporary = final.with_name(f"{_PARTIAL}{name}")
     if accelerator.is_main_process:
         _new_folder(final)
-    company().meet()
+    meet()
     _save(_random_state(), temporary / f"random-{accelerator.process_index}.pt")
     if accelerator.is_main_process:
         _save_tensors(accelerator.unwrap_model(model), temporary / _WEIGHTS)
         _save({name: part.state_dict() for name, part in parts.items()}, temporary / "parts.pt")
         (temporary / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
-    company().meet()
+    meet()
     if accelerator.is_main_process:
         _publish(temporary, final, owner)
         for kind in (STATE, BEST):
             for older in _kept(folder / kind)[:-KEPT]:
                 shutil.rmtree(older)
-    company().meet()
+    meet()
 
 
 def load_state(
@@ -179,7 +179,7 @@ def clear(folder: Path, accelerator: Accelerator) -> None:
                     shutil.rmtree(path)
                 if not any(inside.iterdir()):  # what else is there is not ours
                     inside.rmdir()
-    company().meet()
+    meet()
 
 
 def _newest_whole(folder: Path, owner: str) -> tuple[Path | None, str | None]:

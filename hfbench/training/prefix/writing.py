@@ -17,7 +17,7 @@ from hfbench.training.batching import (
     like_batches,
     load_batches,
 )
-from hfbench.training.company import company, told_by_main
+from hfbench.training.company import company, meet, told_by_main
 from hfbench.training.prefix import store
 from hfbench.training.prefix.cut import Cut
 from hfbench.training.progress import progress_options
@@ -76,7 +76,7 @@ def write_entry(
         except OSError as error:
             problem = problem or f"{folder.parent}: {error.strerror or error}"
         if not all_agree(accelerator, problem is None):
-            company().meet()
+            meet()
             if main:
                 shutil.rmtree(folder)
             return problem or "another process could not write"
@@ -113,6 +113,6 @@ def all_agree(accelerator: Accelerator, yes: bool) -> bool:
     """Whether every process says yes."""
     if accelerator.num_processes == 1:
         return yes
-    company().meet()  # one may have worked longer than a collective waits
+    company().wait_for_all()  # one may have worked longer than a collective waits
     votes = torch.tensor(int(yes), device=accelerator.device)
     return bool(accelerator.reduce(votes, "sum") == accelerator.num_processes)
