@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,7 +52,7 @@ def claimed(folder: Path, run: str) -> Iterator[None]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _check(folder, run)  # before anything is written
-            stack.enter_context(_locked(folder))
+            stack.enter_context(locked(folder, "output_dir"))
             _check(folder, run)  # another process may have been faster
             _tidy(folder)
             if owner_of(folder, by_result=False) != run:
@@ -67,6 +67,27 @@ def claimed(folder: Path, run: str) -> Iterator[None]:
             yield
         finally:
             _leave(folder, new)
+
+
+@contextmanager
+def compared(folders: Iterable[Path]) -> Iterator[None]:
+    """Within, no other comparison makes runs below these folders; made where they are missing.
+
+    A new one that is still empty goes.
+    """
+    with ExitStack() as stack:
+        for folder in sorted(folders):  # in the order of any other comparison
+            if not folder.exists():
+                folder.mkdir(parents=True)
+                stack.callback(_remove_empty, folder)
+            stack.enter_context(locked(folder, "--output"))
+            stack.callback((folder / LOCK).unlink, missing_ok=True)
+        yield
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # it holds runs, or another process begins there
+        folder.rmdir()
 
 
 def owner_of(folder: Path, *, by_result: bool = True) -> str | None:
@@ -94,8 +115,7 @@ def _leave(folder: Path, new: bool) -> None:
         for name in (MANIFEST, HOLDER, LOCK):
             (folder / name).unlink(missing_ok=True)
         if new:
-            with contextlib.suppress(OSError):  # it holds a list, or another process begins there
-                folder.rmdir()
+            _remove_empty(folder)
 
 
 def _check(folder: Path, run: str) -> None:
@@ -128,8 +148,12 @@ def _refuse_links(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Within, no other process is. The system frees the lock of a process that is gone."""
+def locked(folder: Path, option: str) -> Iterator[None]:
+    """Within, no other run, or comparison of runs below it, is in ``folder``, which exists.
+
+    The system frees the lock of a process that is gone. Raises UserError where another one has it;
+    ``option`` is how the user names the folder.
+    """
     holder = folder / HOLDER
     with ExitStack() as stack:
         try:
@@ -137,7 +161,7 @@ def _locked(folder: Path) -> Iterator[None]:
         except Timeout as error:
             raise UserError(
                 f"{_who(holder)} is working in {str(folder)!r}: wait until it has ended, or choose "
-                "another output_dir"
+                f"another {option}"
             ) from error
         now = datetime.now(UTC).astimezone().isoformat(sep=" ", timespec="seconds")
         values = {"host": socket.gethostname(), "pid": os.getpid(), "since": now}

@@ -4,23 +4,31 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 from result_factory import make_result
 
-from hfbench.claim import claimed
+from hfbench.claim import claimed, compared
+from hfbench.cli import main
 from hfbench.errors import UserError
 from hfbench.manifest import MANIFEST, check
 
 HOLD = """
 import sys
 from pathlib import Path
-from hfbench.claim import claimed
-with claimed(Path(sys.argv[1]), "run"):
+from hfbench.claim import claimed, compared
+folder = Path(sys.argv[1])
+with claimed(folder, "run") if sys.argv[2] == "run" else compared([folder]):
     print("held", flush=True)
     sys.stdin.read()
 """
+WAYS: dict[str, Callable[[Path], AbstractContextManager[None]]] = {
+    "run": lambda folder: claimed(folder, "run"),
+    "comparison": lambda folder: compared([folder]),
+}
 
 
 def begin(folder: Path, run: str) -> None:
@@ -84,20 +92,44 @@ def test_a_folder_without_a_manifest_is_known_by_its_result(tmp_path: Path, run:
             pytest.fail("claimed")
 
 
-def test_a_second_process_is_told_who_works_there_until_that_one_is_dead(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+@pytest.mark.parametrize("way", WAYS)
+def test_a_second_process_is_told_who_works_there_until_that_one_is_dead(
+    way: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", HOLD, str(tmp_path), way]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **pipes) as holder:  # type: ignore[call-overload]
         assert holder.stdout.readline() == "held\n"
         with (
             pytest.raises(UserError, match=rf"process {holder.pid} on .+, since .+ is working"),
-            claimed(tmp_path, "run"),
+            WAYS[way](tmp_path),
         ):
             pytest.fail("claimed")
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    with claimed(tmp_path, "run"):
+    with WAYS[way](tmp_path):
         pass
+
+
+def test_a_comparison_of_runs_claims_what_is_above_them(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "comparison"
+    with compared([folder]), claimed(folder / "full_seed0", "run"):
+        with pytest.raises(UserError, match="choose another --output"), compared([folder]):
+            pytest.fail("claimed")
+        with compared([tmp_path / "other"]):
+            pass
+    assert not folder.exists()  # nothing has begun in it
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_comparison_that_another_makes_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("task: mnist_mlp\ndata: {source: bundled/digits}\n")
+    with compared([tmp_path]):
+        assert main(["compare", "--config", str(config), "--output", str(tmp_path)]) == 2
+    assert f"process {os.getpid()} on " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("where", ["model", "state/step-000000001-epoch-000001", "result.json"])
