@@ -20,12 +20,14 @@ class Choices:
     threads: int | None = None
     attention: str | None = None  # "as loaded" or "written out"
     prefix: bool | None = None  # whether the frozen prefix is stored
+    parts: int | None = None  # in which each batch is computed, after the memory was exhausted
 
 
 def kept_choices(folder: Path) -> Choices:
     """Those of the run that works in ``folder``; all None where nothing is kept.
 
-    To be asked where a state of the run exists: one that starts anew measures anew.
+    All but ``parts`` is to be asked where a state of the run exists: one that starts anew measures
+    anew.
     """
     try:
         kept = read_manifest(folder)["about"].get(KEY, {})

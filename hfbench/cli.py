@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import hfbench
 from hfbench.disk import check_place
 from hfbench.doctor_command import add_doctor_parser, doctor
-from hfbench.errors import UserError
+from hfbench.errors import StartAgainError, UserError
 from hfbench.exits import WORK_GOES_ON, guarded
 from hfbench.layers_command import add_layers_parser, layers
 from hfbench.plan_command import add_plan_parser
@@ -25,7 +25,7 @@ from hfbench.push_command import (
     push,
     push_after_training,
 )
-from hfbench.rank import is_main_process
+from hfbench.rank import is_alone, is_main_process
 from hfbench.recommend_command import add_recommend_parser
 from hfbench.spelling import COMPARE, COUNTS
 from hfbench.status import remark, working
@@ -83,8 +83,15 @@ def recipe_main(task: str, description: str | None, arguments: Sequence[str] | N
             check_before_training(config)
         with working(LOADING):
             from hfbench.run import run
+            from hfbench.smaller_batches import start_again
 
-        run(config)
+        try:
+            run(config)
+        except StartAgainError as error:
+            if not is_alone():
+                raise
+            remark(f"{error}; it starts again now")
+            start_again()
         if pushes:
             push_after_training(config)
         return 0

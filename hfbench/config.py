@@ -33,6 +33,7 @@ NEUTRAL_KEYS = (
     "tracker",
     "cache",
     "data.max_bad_rows",
+    "output.keep",
     "hub.push",
     "hub.repo_id",
     "hub.private",
@@ -40,6 +41,8 @@ NEUTRAL_KEYS = (
     "hub.adapter_only",
     "hub.deadline_seconds",
     "training.eval_batch_size",
+    "training.check_samples",
+    "training.oom",
     "training.num_workers",
     "training.resume",
     "training.save_steps",
@@ -134,6 +137,10 @@ class TrainingConfig:
     max_steps: int | None = None  # optimiser steps; ends before `epochs` when reached
     batch_size: int = 32  # samples of one forward pass over all processes together
     eval_batch_size: int = 64  # per process
+    # out of memory: start again with each batch in twice as many parts, or end. None: hfbench
+    # compare starts again, a recipe ends
+    oom: Literal["retry", "fail"] | None = None
+    check_samples: int = 1000  # test samples whose reported numbers the saved model must give
     gradient_accumulation_steps: int = 1  # forward passes of one optimiser step
     group_by_length: bool = True  # texts and sounds of like length share a batch: less padding
     learning_rate: float = 5e-5  # of full fine-tuning; a strategy multiplies it by its factor
@@ -165,7 +172,8 @@ class TrainingConfig:
     num_workers: int = 0  # processes that prepare batches
 
     def __post_init__(self) -> None:
-        for key in ("epochs", "batch_size", "eval_batch_size", "gradient_accumulation_steps"):
+        counts = ("epochs", "batch_size", "eval_batch_size", "gradient_accumulation_steps")
+        for key in (*counts, "check_samples"):
             check(f"training.{key}", getattr(self, key), getattr(self, key) >= 1, "a number >= 1")
         for key in ("max_steps", "save_steps", "early_stopping_patience"):
             value = getattr(self, key)
@@ -236,6 +244,14 @@ class HubConfig:
 
 
 @dataclass(frozen=True)
+class OutputConfig:
+    """What stays in a run's folder beside its result."""
+
+    # the model of every run, of the best of a comparison (on validation), or of none
+    keep: Literal["all", "best", "none"] = "all"
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Everything that defines one run."""
 
@@ -248,6 +264,7 @@ class RunConfig:
     generation: GenerationConfig = field(default_factory=GenerationConfig)
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
     hub: HubConfig = field(default_factory=HubConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
     seed: int = 0
     output_dir: str | None = None  # None: runs/<task>/<start>_<data>/<strategy>_seed<seed>
     tracker: Literal["none", "tensorboard", "trackio", "wandb"] = "none"
@@ -257,6 +274,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         check("seed", self.seed, 0 <= self.seed < 2**32, "from 0 to 4294967295")
         self._check_labels()
+        if self.hub.push and self.output.keep == "none":
+            raise UserError("output.keep=none removes what hub.push=true publishes: choose one")
         patience = self.training.early_stopping_patience
         if self.strategy.name == "gradual" and patience is not None:
             raise UserError(

@@ -34,6 +34,10 @@ class OtherProcessFailedError(RuntimeError):
     exit_code = 1
 
 
+class StartAgainError(TrainingFailedError):
+    """A run out of memory; started again, its command goes on with smaller batches."""
+
+
 class NotMeasuredError(UserError):
     """An estimate, or a measurement of the machine, that failed: a run goes on without it."""
 

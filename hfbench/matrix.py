@@ -16,21 +16,25 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
+from hfbench.claim import compared
 from hfbench.config import RunConfig, StrategyConfig
+from hfbench.errors import StartAgainError
 from hfbench.exits import guarded
 from hfbench.expectation import Durations
 from hfbench.interrupts import EXIT_CODES, INTERRUPTED, Interrupted, interrupts_wait
+from hfbench.keeping import keep_best
 from hfbench.killed import record_killed
 from hfbench.processes import lives
 from hfbench.record import finished_result, run_name
 from hfbench.spelling import COMPARE
 from hfbench.start import prepare_child
-from hfbench.status import working
+from hfbench.status import remark, working
 from hfbench.streams import lasting
 
 FULL_DISK = 5  # how a run says that the disk took no more; to others a failed run
+START_AGAIN = 6  # how a run says that it is to be started again, with smaller batches
 PATIENCE_SECONDS = 30.0  # for a run that was interrupted to end its step and to keep its state
 ORPHAN_SECONDS = 10.0  # within which a run ends whose server is gone
 SERVER_GONE = 255  # what multiprocessing then says of it
@@ -45,8 +49,10 @@ def plan_matrix(
     come before those that train few: each goes on from the shorter prefix of the one before it.
     """
     cache: Literal["off", "always"] = "off" if config.cache == "off" else "always"
+    training = dataclasses.replace(config.training, oom=config.training.oom or "retry")
+    usual = dataclasses.replace(config, cache=cache, training=training)
     runs = [
-        dataclasses.replace(config, strategy=strategy, seed=seed, cache=cache)
+        dataclasses.replace(usual, strategy=strategy, seed=seed)
         for seed in seeds
         for strategy in sorted(strategies, key=_trained_blocks, reverse=True)
     ]
@@ -69,7 +75,14 @@ def run_matrix(runs: Sequence[RunConfig], *, debug: bool = False, log: Path | No
     with its exit code. The parameters are listed once a strategy, by the first run that succeeds.
     ``debug`` shows the traceback of a mistake. ``log`` takes the reports of the runs; progress and
     errors then go to standard error, and nothing to standard output.
+
+    Raises UserError where another process makes runs in the same folders.
     """
+    with compared({Path(str(run.output_dir)).parent for run in runs}):
+        return _run_all(runs, debug, log)
+
+
+def _run_all(runs: Sequence[RunConfig], debug: bool, log: Path | None) -> int:
     titles = sys.stdout if log is None else sys.stderr
     context = multiprocessing.get_context("forkserver")
     if runs:
@@ -92,16 +105,27 @@ def run_matrix(runs: Sequence[RunConfig], *, debug: bool = False, log: Path | No
         print(f"\n{title}", file=titles, flush=True)
         started = time.perf_counter()
         brief = run.strategy in reported
-        code = _in_child(context, _run_in_child, run, brief, debug, log)
+        code: int | None = START_AGAIN
+        while code == START_AGAIN:  # in a process whose memory is whole
+            code = _in_child(context, _run_in_child, run, brief, debug, log)
         if code is not None and code < 0:
             print(f"hfbench: error: {title}: {record_killed(run, -code)}", file=sys.stderr)
         failed += code != 0
+        _keep(runs, titles)
         if code == 0:  # a run that failed may not have come to its list
             reported.add(run.strategy)
             durations.add(run.strategy.label, time.perf_counter() - started)
         if left := [later for later in runs[index + 1 :] if known[later] is None]:
             print(_progress(runs, left, durations), file=titles, flush=True)
+    if not waiting:
+        _keep(runs, titles)
     return failed
+
+
+def _keep(runs: Sequence[RunConfig], titles: TextIO) -> None:
+    """After each run, so that never more than two models are there."""
+    if runs and runs[0].output.keep == "best" and (done := keep_best(runs)) is not None:
+        print(done, file=titles, flush=True)
 
 
 def _overview(runs: Sequence[RunConfig], left: Sequence[RunConfig], durations: Durations) -> str:
@@ -219,7 +243,11 @@ def _run_in_child(config: RunConfig, brief: bool, debug: bool, log: Path | None)
     def action() -> int:
         from hfbench.run import run
 
-        run(config, brief=brief)
+        try:
+            run(config, brief=brief)
+        except StartAgainError as error:
+            remark(str(error))
+            return START_AGAIN
         return 0
 
     with contextlib.ExitStack() as stack:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from torch import nn
 
 from hfbench.config import ModelConfig
 from hfbench.saving import MODEL_FOLDER, load_model, save_model
-from hfbench.verification import CHECK_FILE, check_inputs
+from hfbench.verification import CHECK_FILE, SAME_MACHINE_TOLERANCE, check_inputs
 
 MERGING_TOLERANCE = 1e-3  # of the greatest logit: (W + BA)x rounds otherwise than Wx + B(Ax)
 _OF_THE_MODEL = ("adapter_config.json", "config.json", "README.md")
@@ -31,7 +32,8 @@ def merge(run_folder: Path, target: Path, written: Iterable[str]) -> Path:
     with torch.no_grad():
         expected = adapted(**batch).logits
         merged = adapted.merge_and_unload()
-        difference = (merged(**batch).logits - expected).abs().max()
+        merged_logits = merged(**batch).logits
+        difference = (merged_logits - expected).abs().max()
     if not difference <= MERGING_TOLERANCE * expected.abs().max():
         raise RuntimeError(f"merging the adapter {source} changes the logits by {difference:.3g}")
 
@@ -40,5 +42,11 @@ def merge(run_folder: Path, target: Path, written: Iterable[str]) -> Path:
             if name not in _OF_THE_MODEL and not name.endswith(".safetensors"):
                 shutil.copy(source / name, folder / name)
 
-    save_model(merged, copy_processor, target, base=ModelConfig(), check=batch)
+    def check(loaded: nn.Module) -> None:
+        with torch.no_grad():
+            off = (loaded(**batch).logits - merged_logits).abs().max()
+        if not off <= SAME_MACHINE_TOLERANCE * merged_logits.abs().max():
+            raise RuntimeError(f"merged and saved, {source} gives other logits (by {off:.3g})")
+
+    save_model(merged, copy_processor, target, base=ModelConfig(), check=check)
     return target

@@ -17,6 +17,7 @@ from hfbench.first_batch import check_first_batch
 from hfbench.models.configuration import DEFAULT_LABELS
 from hfbench.models.loading import load_config
 from hfbench.models.meta import Head, new_parameters
+from hfbench.models.sparse_attention import settle_sparse_attention
 from hfbench.models.structure import Structure, find_structure
 from hfbench.parameters import count_parameters
 from hfbench.quantization import block_linears, quantize, require_bitsandbytes
@@ -185,8 +186,11 @@ def prepare(config: RunConfig, task: Task, accelerator: Accelerator) -> Prepared
     with working("measuring where samples may be padded"):
         splits = (data.train, data.validation, data.test)
         note = task.settle_padding(built.model, splits, told_by_main)
-    if note is not None:
-        data.summary["notes"].append(note)
+    lengths = [task.sample_lengths(split) for split in splits]
+    shortest = min((min(known) for known in lengths if known), default=None)
+    for said in (note, settle_sparse_attention(built.model, shortest)):
+        if said is not None:
+            data.summary["notes"].append(said)
     structure = find_structure(built.model)
     training = config.training
     batches = math.ceil(len(data.train) / training.batch_size)

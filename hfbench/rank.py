@@ -18,3 +18,8 @@ def is_one_of_several() -> bool:
 def is_main_process() -> bool:
     """Whether this process, alone or one of the launcher's, is the one that speaks for all."""
     return rank() == MAIN
+
+
+def is_alone() -> bool:
+    """Whether no launcher counts on this very process: it may start anew in its own place."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ and not is_one_of_several()

@@ -34,7 +34,8 @@ def run_name(config: RunConfig) -> str:
 def finished_result(folder: Path, config: RunConfig) -> RunResult | None:
     """The result of the same run if it succeeded in ``folder``; None when it must be run.
 
-    It must be run too where what it left is not as it was written (:func:`damage`).
+    It must be run too where what it left is not as it was written (:func:`damage`), and where its
+    model was removed that is to be kept now.
 
     Raises:
         UserError: ``folder`` holds another run.
@@ -48,7 +49,18 @@ def finished_result(folder: Path, config: RunConfig) -> RunResult | None:
             f"{str(folder)!r} holds another run ({result.strategy}, seed {result.seed}, with other "
             "settings, data or checkpoint): choose another output_dir or remove that folder"
         )
+    if result.model_removed is not None and config.output.keep == "all":
+        return None
     return result if result.status == "succeeded" else None
+
+
+def removed(folder: Path) -> str | None:
+    """That the model of the finished run in ``folder`` was removed, for people; or None."""
+    try:
+        why = RunResult.load(folder / RESULT_FILE).model_removed
+    except UserError:  # missing, or damaged
+        return None
+    return None if why is None else f"its model was removed ({why})"
 
 
 def damage(folder: Path) -> str | None:
@@ -76,6 +88,7 @@ def run_id(config: RunConfig) -> str:
     for key in NEUTRAL_KEYS:
         section, _, name = key.rpartition(".")
         (values[section] if section else values).pop(name)
+    values.pop("output")  # which has no other key
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
     return f"{run_name(config)}-{digest[:12]}"
 
@@ -128,6 +141,7 @@ class Record:
             "peak_memory_bytes": None,
             "saved_bytes": None,
             "saved_files": None,
+            "model_removed": None,
             "failure": None,
             "num_processes": num_processes,
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),

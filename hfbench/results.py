@@ -21,6 +21,7 @@ from hfbench.plain_json import read_json
 
 SCHEMA_VERSION = 3
 RESULT_FILE = "result.json"
+MODEL_REMOVED = "{} removed it. Repeat the run's command with output.keep=all, which trains again"
 BAD_ROWS_FILE = "bad_rows.jsonl"  # beside it
 BASELINE_MSE = "baseline_mse"  # test metric of numbers: that of the mean of train
 NEW_HEAD = "new"
@@ -120,6 +121,21 @@ class PrefixRecord:
 
 
 @dataclass(frozen=True)
+class SavedCheck:
+    """How far the saved model, loaded again, gives what the run reports of the test split.
+
+    Differences that the precision of the run does not explain end the run.
+    """
+
+    samples: int  # that were computed again by the saved model, without any shortcut
+    of: int  # samples of the test split
+    loss_difference: float  # of the mean loss over them
+    prediction_difference: float | None  # the largest, as a share of the largest; None: no numbers
+    metric_difference: float  # of the primary metric over them: answers near a tie may change
+    seconds: float
+
+
+@dataclass(frozen=True)
 class WeightsRecord:
     """How the checkpoint's file and the network fit together, before training.
 
@@ -150,6 +166,16 @@ class Failure:
 
     rank: int  # of the process; 0 where there is one
     traceback: str | None  # None: the process was killed
+
+
+_NEWER = (  # older results lack these
+    "not_predicted",
+    "weights",
+    "saved_files",
+    "model_removed",
+    "failure",
+    "saved_check",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +216,10 @@ class RunResult:
     weights: WeightsRecord | None = None  # None where no checkpoint gave any, and in older results
     # what was saved: path in the run's folder -> [bytes, checksum]; None in older results
     saved_files: dict[str, list[Any]] | None = None
+    batch_parts: int = 1  # in which each batch was computed, after the memory was exhausted
+    model_removed: str | None = None  # which setting removed the saved model after its check
     failure: Failure | None = None  # None where nothing failed, and in older results
+    saved_check: SavedCheck | None = None  # None where nothing was saved, and in older results
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -268,20 +297,20 @@ class RunResult:
                 f"{source}: schema_version {version!r} is not readable here, only "
                 f"{SCHEMA_VERSION}; run again or use the hfbench version that wrote it"
             )
-        # Older results lack these.
-        newer = ("not_predicted", "weights", "saved_files", "failure")
-        built: dict[str, Any] = dict.fromkeys(newer) | dict(values)
+        built: dict[str, Any] = {"batch_parts": 1} | dict.fromkeys(_NEWER) | dict(values)
         built["history"] = tuple(
             _build(EpochRecord, record, source) for record in _list(values, "history", source)
         )
-        if built.get("prefix") is not None:
-            built["prefix"] = _build(PrefixRecord, built["prefix"], source)
-        if built["weights"] is not None:
-            built["weights"] = _build(WeightsRecord, built["weights"], source)
-        if built["failure"] is not None:
-            built["failure"] = _build(Failure, built["failure"], source)
-        if built.get("predicted") is not None:
-            built["predicted"] = _build(Prediction, built["predicted"], source)
+        records = {
+            "prefix": PrefixRecord,
+            "weights": WeightsRecord,
+            "failure": Failure,
+            "saved_check": SavedCheck,
+            "predicted": Prediction,
+        }
+        for key, kind in records.items():
+            if built.get(key) is not None:
+                built[key] = _build(kind, built[key], source)
         if built.get("parameters") is not None:
             built["parameters"] = ParameterReport.from_dict(built["parameters"], source=source)
         result = _build(cls, built, source)

@@ -18,9 +18,12 @@ from hfbench.config import RunConfig, TrainingConfig, flatten
 from hfbench.data.bad_rows import write_bad_rows
 from hfbench.errors import (
     NotMeasuredError,
+    OtherProcessFailedError,
+    TrainingFailedError,
     UserError,
 )
 from hfbench.expectation import duration
+from hfbench.keeping import remove_files
 from hfbench.manifest import files_below, listed
 from hfbench.models.checkpointing import gradient_checkpointing
 from hfbench.models.loading import hub_commit
@@ -34,9 +37,12 @@ from hfbench.preparation import (
     prepare,
     settle_threads,
 )
-from hfbench.record import STARTED, Record, damage, finished_result, run_folder, run_id
+from hfbench.record import STARTED, Record, damage, finished_result, removed, run_folder, run_id
+from hfbench.reported import Reported, check_reported
 from hfbench.results import BAD_ROWS_FILE, BASELINE_MSE, UNTRAINED, RunResult
 from hfbench.saving import MODEL_FOLDER, save_model
+from hfbench.smaller_batches import batch_parts, divide_further, with_parts
+from hfbench.smaller_batches import note as note_of
 from hfbench.status import working
 from hfbench.stopping import ends_recorded, failing_together
 from hfbench.strategies import layer_decay, set_training_mode, unfreezing
@@ -44,8 +50,8 @@ from hfbench.tasks import make_task
 from hfbench.tasks.base import Task
 from hfbench.training.attention import fastest_attention
 from hfbench.training.batching import SampleSource
-from hfbench.training.company import meet, process_state, told_by_main
-from hfbench.training.evaluation import predict_split
+from hfbench.training.company import company, meet, process_state, told_by_main
+from hfbench.training.evaluation import Predictions, predict_split
 from hfbench.training.fit import FitResult, Objective, fit
 from hfbench.training.narrowing import narrowed
 from hfbench.training.prefix.cache import stored_prefix
@@ -99,12 +105,13 @@ def _run(config: RunConfig, folder: Path, *, brief: bool) -> RunResult:
     finished = finished_result(folder, config)
     goes_on = config.training.resume == "auto" and has_state(folder)
     kept = kept_choices(folder) if goes_on else Choices()
+    parts = batch_parts(config)
     accelerator = make_accelerator(config, kept.precision)
     if finished is not None:
         clear(folder, accelerator)  # of a process that was killed before it could
         accelerator.print(f"{folder} holds this run already: {finished.status}")
         return finished
-    if (problem := damage(folder)) is not None:
+    if (problem := damage(folder) or removed(folder)) is not None:
         accelerator.print(f"this run is done again: {problem}")
     started = time.perf_counter()
     task = make_task(config)
@@ -115,12 +122,19 @@ def _run(config: RunConfig, folder: Path, *, brief: bool) -> RunResult:
         greater_is_better=task.greater_is_better,
         num_processes=accelerator.num_processes,
     )
+    record.update(batch_parts=parts)
     record.fields["hardware"] |= {
         "threads": settle_threads(task, accelerator, kept.threads),
         "precision": accelerator.mixed_precision,
     }
-    with ends_recorded(record, accelerator):
-        result = _recorded(config, task, accelerator, record, kept, started, brief=brief)
+    try:
+        with ends_recorded(record, accelerator):
+            result = _recorded(config, task, accelerator, record, kept, started, brief=brief)
+    except (TrainingFailedError, OtherProcessFailedError):
+        cause = company().cause
+        if accelerator.is_main_process and cause and cause.status == "out_of_memory":
+            divide_further(config, record, accelerator.num_processes)
+        raise
     clear(folder, accelerator)
     accelerator.print(_summary(result, folder))
     accelerator.end_training()
@@ -138,8 +152,11 @@ def _recorded(
     brief: bool,
 ) -> RunResult:
     """From the data to the saved model; what fails within is the reason in the record."""
-    folder = record.folder
+    folder, parts = record.folder, record.fields["batch_parts"]
+    smaller = with_parts(config, parts)
     prepared = prepare(config, task, accelerator)
+    if parts > 1:
+        prepared.data.summary["notes"].append(note_of(prepared.model, config, parts))
     accelerator.print(describe(config, prepared, brief=brief))
     record.update(
         checkpoint_commit=hub_commit(config.model),
@@ -154,23 +171,24 @@ def _recorded(
         write_bad_rows(folder / BAD_ROWS_FILE, prepared.data.bad_rows)
         record.write("failed", STARTED)
     start_tracker(config, accelerator)
-    with computing_less(config, prepared, accelerator, record, kept) as shortened:
-        record.update(**foretell(config, shortened, accelerator))
+    with computing_less(smaller, prepared, accelerator, record, kept) as shortened:
+        record.update(**foretell(smaller, shortened, accelerator))
         if accelerator.is_main_process:  # for whoever finds this run killed
             record.write("failed", STARTED)
-        test = score_untrained(config, shortened, accelerator)
+        test = score_untrained(smaller, shortened, accelerator)
         with working(f"training {config.strategy.label}, seed {config.seed}"):
-            fitted = train(config, shortened, accelerator, folder)
+            fitted = train(config, shortened, accelerator, folder, parts)
         record.update(**_training_fields(fitted))
         if (note := budget_note(config.training, fitted)) is not None:
             accelerator.print(note)
-        split = shortened.data.test
         with working("testing"):
-            test |= evaluate(config, task, prepared.model, split, accelerator, "test")
+            split = shortened.data.test
+            found = predictions(smaller, task, prepared.model, split, accelerator, "test")
+        test |= scores(task, found)
     bare = accelerator.unwrap_model(prepared.model)
     with working("computing the other test metrics"):
         test |= task.further_test_metrics(bare, prepared.data.test, accelerator)
-    record.update(test_metrics=test, **save(config, prepared, accelerator, folder))
+    record.update(test_metrics=test, **save(config, prepared, found, accelerator, folder))
     record.update(total_seconds=time.perf_counter() - started)
     result = record.build("succeeded", note)
     if accelerator.is_main_process:
@@ -235,6 +253,7 @@ def computing_less(
                 threads=hardware["threads"],
                 attention=hardware.get("attention"),
                 prefix=record.fields["prefix"] is not None,
+                parts=record.fields["batch_parts"],
             )
             keep_choices(record.folder, record.fields["run_id"], choices)
         yield prepared
@@ -281,14 +300,18 @@ def score_untrained(
 
 
 def train(
-    config: RunConfig, prepared: Prepared, accelerator: Accelerator, folder: Path
+    config: RunConfig, prepared: Prepared, accelerator: Accelerator, folder: Path, parts: int = 1
 ) -> FitResult:
-    """Fit the prepared model and leave the best epoch's parameters in it."""
+    """Fit the prepared model and leave the best epoch's parameters in it.
+
+    ``parts``: in how many each batch is computed.
+    """
     task, structure = prepared.task, prepared.structure
 
     def validate(model: nn.Module) -> dict[str, Any]:
         validation = prepared.data.validation
-        return evaluate(config, task, model, validation, accelerator, "validate")
+        smaller = with_parts(config, parts)
+        return evaluate(smaller, task, model, validation, accelerator, "validate")
 
     objective = Objective(
         collate=task.collate,
@@ -317,6 +340,7 @@ def train(
             seed=config.seed,
             lengths=task.sample_lengths(without_stored(prepared.data.train)),
             equal_lengths=task.equal_lengths,
+            parts=parts,
             title=f"{config.strategy.label} seed {config.seed}",
         )
 
@@ -330,7 +354,19 @@ def evaluate(
     title: str,
 ) -> dict[str, Any]:
     """Loss and metrics of a whole split, every sample once."""
-    found = predict_split(
+    return scores(task, predictions(config, task, model, split, accelerator, title))
+
+
+def predictions(
+    config: RunConfig,
+    task: Task,
+    model: nn.Module,
+    split: SampleSource,
+    accelerator: Accelerator,
+    title: str,
+) -> Predictions:
+    """What the model gives for a whole split, every sample once."""
+    return predict_split(
         model,
         split,
         collate=task.collate,
@@ -343,20 +379,39 @@ def evaluate(
         num_workers=config.training.num_workers,
         title=title,
     )
+
+
+def scores(task: Task, found: Predictions) -> dict[str, Any]:
+    """Loss and metrics."""
     metrics: dict[str, Any] = task.compute_metrics(found.predictions, found.references)
     return {"loss": found.loss} | metrics
 
 
 def save(
-    config: RunConfig, prepared: Prepared, accelerator: Accelerator, folder: Path
+    config: RunConfig,
+    prepared: Prepared,
+    found: Predictions,
+    accelerator: Accelerator,
+    folder: Path,
 ) -> dict[str, Any]:
-    """Save on the main process and check the saved model; its fields of the record."""
+    """Save on the main process and check the saved model; its fields of the record.
+
+    ``found``: what is reported of the test split. The saved model must give it too.
+    """
     fields: dict[str, Any] = {}
     if accelerator.is_main_process:
         # Without Accelerate's mixed precision around forward: as whoever loads it will run it.
         model = accelerator.unwrap_model(prepared.model, keep_fp32_wrapper=False)
+        scale = None
         if prepared.standardised is not None:
             prepared.standardised.fold()
+            scale = prepared.standardised.scale
+        limit = config.training.check_samples
+        reported = Reported(prepared.task, prepared.data, found, scale, limit)
+
+        def check_numbers(loaded: nn.Module) -> None:
+            fields["saved_check"] = check_reported(loaded, reported, accelerator)
+
         check = prepared.task.check_batch(prepared.data.test)
         check.pop("labels", None)  # those of several labels or a number not every model takes
         with working("saving the model, and comparing it when loaded again"):
@@ -365,11 +420,14 @@ def save(
                 prepared.task.save_processor,
                 folder / MODEL_FOLDER,
                 base=config.model,
-                check=check,
+                check=check_numbers,
             )
             store_check(model, check, folder / CHECK_FILE)
         files = [*files_below(folder / MODEL_FOLDER), folder / CHECK_FILE]
-        fields = {"saved_bytes": saved_bytes, "saved_files": listed(folder, files)}
+        fields |= {"saved_bytes": saved_bytes, "saved_files": listed(folder, files)}
+        if config.output.keep == "none":
+            remove_files(folder, fields["saved_files"])
+            fields |= {"saved_files": {}, "model_removed": "output.keep=none"}
     meet()
     return fields
 
@@ -401,7 +459,8 @@ def _summary(result: RunResult, folder: Path) -> str:
     untrained = "" if before is None else f" ({before:.4f} before training)"
     baseline = result.test_metrics.get(BASELINE_MSE)
     mean = "" if baseline is None else f" ({baseline:.4f} by the mean of train)"
+    what = "result and model" if result.model_removed is None else "result without model"
     return (
         f"{result.strategy}: test {result.primary_metric} {value:.4f}{untrained}{mean}, trained "
-        f"{result.train_seconds:.1f} s, result and model in {folder}"
+        f"{result.train_seconds:.1f} s, {what} in {folder}"
     )

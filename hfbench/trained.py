@@ -31,7 +31,7 @@ from hfbench.models.configuration import CONFIG_FILE, find_configuration
 from hfbench.models.meta import task_of_class
 from hfbench.models.network import ScratchNetwork, is_network_folder
 from hfbench.record import damage
-from hfbench.results import RESULT_FILE, RunResult
+from hfbench.results import MODEL_REMOVED, RESULT_FILE, RunResult
 from hfbench.saving import MODEL_FOLDER, load_model
 from hfbench.tasks import TASKS, make_task
 from hfbench.tasks.base import PredictingTask
@@ -150,6 +150,8 @@ def _locate(name: str, revision: str | None) -> tuple[Path, str | None]:
 def _why_no_model(folder: Path) -> str:
     if (folder / RESULT_FILE).is_file():
         result = RunResult.load(folder / RESULT_FILE)
+        if result.model_removed is not None:
+            return f"is a run without a model: {MODEL_REMOVED.format(result.model_removed)}"
         return f"is a run without a model: {result.status}, {result.reason}. Repeat its command"
     if is_adapter(folder):
         return f"is an adapter without {CONFIG_FILE}, so neither its head nor its labels are known"

@@ -23,9 +23,10 @@ from hfbench.exits import guarded
 from hfbench.record import run_id
 from hfbench.results import RunResult
 from hfbench.run import run
-from hfbench.saving import check_saved, load_model
+from hfbench.saving import check_tensors, load_model
 from hfbench.tasks import TASKS, make_task
 from hfbench.training import state
+from hfbench.verification import CHECK_FILE, check_inputs
 
 TEXT_RECIPE = Path(__file__).parents[1] / "recipes/text_classification.py"
 
@@ -68,14 +69,17 @@ def test_the_saved_model_gives_the_same_logits_in_a_fresh_process(
     config = load_config(None, arguments, task=f"{kind}_classification")
     kept: dict[str, torch.Tensor] = {}
 
-    def check(model: torch.nn.Module, folder: Path, batch: dict[str, torch.Tensor]) -> None:
-        check_saved(model, folder, batch)
-        with torch.no_grad():
-            kept["logits"] = model(**batch).logits  # of the trained model, not of a loaded one
-        save_file(batch, tmp_path / "batch.safetensors")
+    def check(model: torch.nn.Module, loaded: torch.nn.Module) -> None:
+        check_tensors(model, loaded)
+        trained.append(model)
 
-    monkeypatch.setattr("hfbench.saving.check_saved", check)
+    trained: list[torch.nn.Module] = []
+    monkeypatch.setattr("hfbench.saving.check_tensors", check)
     result = run(config)
+    batch = check_inputs(tmp_path / "run" / CHECK_FILE)
+    with torch.no_grad():
+        kept["logits"] = trained[0](**batch).logits  # not of a loaded one
+    save_file(batch, tmp_path / "batch.safetensors")
     assert result.status == "succeeded"
     assert result.saved_bytes
 
@@ -350,10 +354,13 @@ checkpoint, folder = sys.argv[1:]
 torch.manual_seed(0)
 model = AutoModelForSequenceClassification.from_pretrained(checkpoint).eval()
 processor = AutoTokenizer.from_pretrained(checkpoint)
-batch = dict(processor(["good cat", "bad dog"], return_tensors="pt"))
 while True:
     save_model(
-        model, processor.save_pretrained, Path(folder), base=ModelConfig(checkpoint), check=batch
+        model,
+        processor.save_pretrained,
+        Path(folder),
+        base=ModelConfig(checkpoint),
+        check=lambda loaded: None,
     )
     print("saved", flush=True)
 """

@@ -16,7 +16,7 @@ from hfbench.record import damage
 from hfbench.report.card_metadata import Contents
 from hfbench.report.history_plot import plot_history
 from hfbench.report.model_card import model_card
-from hfbench.results import RESULT_FILE, RunResult
+from hfbench.results import MODEL_REMOVED, RESULT_FILE, RunResult
 from hfbench.saving import MODEL_FOLDER
 
 CARD_FILE = "README.md"
@@ -104,6 +104,10 @@ def finished_run(folder: Path) -> RunResult:
     if (problem := damage(folder)) is not None:
         raise UserError(f"{problem}. Repeat the run's command, which makes it whole")
     result = RunResult.load(path)
+    if result.model_removed is not None:
+        raise UserError(
+            f"the run in {str(folder)!r} has no model: {MODEL_REMOVED.format(result.model_removed)}"
+        )
     if result.status != "succeeded" or not (folder / MODEL_FOLDER).is_dir():
         raise UserError(
             f"the run in {str(folder)!r} is not finished ({result.reason or result.status}): "

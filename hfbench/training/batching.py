@@ -4,6 +4,7 @@ The order depends on the seed and the epoch only, never on the number of process
 same configuration takes the same optimiser steps on one CPU or on eight GPUs.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -136,6 +137,12 @@ def equal_parts(batch: Sequence[int], lengths: Sequence[int]) -> list[list[int]]
     chosen = [lengths[index] for index in batch]
     parts = like_batches(len(batch), len(batch), chosen, slack=0.0)
     return [[batch[place] for place in part] for part in parts]
+
+
+def divided(batch: Sequence[int], parts: int) -> list[Sequence[int]]:
+    """The batch in so many parts of like size, or in single samples where it has fewer."""
+    size = math.ceil(len(batch) / parts)
+    return [batch[start : start + size] for start in range(0, len(batch), size)]
 
 
 def load_batches(

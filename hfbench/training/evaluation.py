@@ -33,11 +33,22 @@ class Predictions:
         predictions: (num_samples, ...), what the task keeps of each sample, e.g. float32 logits.
         references: (num_samples, ...), the labels.
         loss: mean over all loss units (samples; tokens for language modelling).
+        batches: in which they were computed, for whoever computes some of them again.
     """
 
     predictions: npt.NDArray[Any]
     references: npt.NDArray[Any]
     loss: float
+    batches: tuple["BatchLoss", ...]
+
+
+@dataclass(frozen=True)
+class BatchLoss:
+    """One batch of an evaluation: which samples, the sum of their losses, over how many units."""
+
+    indices: tuple[int, ...]
+    loss_sum: float
+    units: int
 
 
 def predict_split(
@@ -61,34 +72,43 @@ def predict_split(
     them with the buffers of the main one, which are those that are saved.
     """
     bare = accelerator.unwrap_model(model)
-    bare.eval()
     _share_buffers(bare, accelerator)
     batches_of_all = like_batches(
         len(data), batch_size, lengths, slack=0.0 if equal_lengths else 1.0
     )
     rank, num_processes = accelerator.process_index, accelerator.num_processes
     mine = [Share(indices) for indices in batches_of_all[rank::num_processes]]
-    parts: list[_Part] = []
+    device = accelerator.device
+    batches = load_batches(data, mine, collate, device=device, num_workers=num_workers)
+    parts: list[PredictedBatch] = []
     bar = tqdm(total=len(mine), desc=title, **progress_options(accelerator.is_main_process))
-    with torch.no_grad(), bar:
-        device = accelerator.device
-        batches = load_batches(data, mine, collate, device=device, num_workers=num_workers)
+    with bar:
         for share, batch in zip(mine, batches, strict=True):
-            units = loss_units(batch)
-            on_device = {key: value.to(device) for key, value in batch.items()}
-            outputs = bare(**on_device)
-            parts.append(
-                _Part(
-                    indices=share.indices,
-                    predictions=keep(outputs, on_device).cpu().numpy(),
-                    references=batch["labels"].cpu().numpy(),
-                    loss_sum=float(outputs.loss.float()) * units,
-                    units=units,
-                )
-            )
+            parts.append(predict_batch(bare, share.indices, batch, loss_units, keep, device))
             bar.update()
     everything = gather_object(parts) if accelerator.num_processes > 1 else parts
     return _in_order(everything, len(data))
+
+
+@torch.no_grad()
+def predict_batch(
+    model: nn.Module,
+    indices: tuple[int, ...],
+    batch: Batch,
+    loss_units: Callable[[Batch], int],
+    keep: Callable[[Any, Batch], Tensor],
+    device: torch.device,
+) -> "PredictedBatch":
+    """What ``model`` gives for one batch in eval mode; ``indices``: of its samples in the split."""
+    model.eval()
+    units = loss_units(batch)
+    on_device = {key: value.to(device) for key, value in batch.items()}
+    outputs = model(**on_device)
+    return PredictedBatch(
+        predictions=keep(outputs, on_device).cpu().numpy(),
+        references=batch["labels"].cpu().numpy(),
+        loss=BatchLoss(indices, float(outputs.loss.float()) * units, units),
+    )
 
 
 @torch.no_grad()
@@ -100,28 +120,32 @@ def _share_buffers(model: nn.Module, accelerator: Accelerator) -> None:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What one batch gave."""
+class PredictedBatch:
+    """What one batch gave: (batch, ...) predictions and references."""
 
-    indices: tuple[int, ...]
     predictions: npt.NDArray[Any]
     references: npt.NDArray[Any]
-    loss_sum: float
-    units: int
+    loss: BatchLoss
 
 
-def _in_order(parts: list[_Part], size: int) -> Predictions:
-    indices = np.concatenate([np.asarray(part.indices) for part in parts])
+def _in_order(parts: list[PredictedBatch], size: int) -> Predictions:
+    indices = np.concatenate([np.asarray(part.loss.indices) for part in parts])
     position = np.argsort(indices)
     assert np.array_equal(indices[position], np.arange(size)), "a sample was missed or seen twice"
     return Predictions(
-        predictions=_stack([part.predictions for part in parts])[position],
-        references=_stack([part.references for part in parts])[position],
-        loss=sum(part.loss_sum for part in parts) / sum(part.units for part in parts),
+        predictions=stack([part.predictions for part in parts])[position],
+        references=stack([part.references for part in parts])[position],
+        loss=mean_loss([part.loss for part in parts]),
+        batches=tuple(part.loss for part in parts),
     )
 
 
-def _stack(arrays: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+def mean_loss(batches: Sequence[BatchLoss]) -> float:
+    """Over all loss units of the batches."""
+    return sum(batch.loss_sum for batch in batches) / sum(batch.units for batch in batches)
+
+
+def stack(arrays: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """Concatenate along the samples; shorter rows (of another batch) are filled with -100."""
     widest = np.max([array.shape[1:] for array in arrays], axis=0)
     return np.concatenate(

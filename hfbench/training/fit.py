@@ -28,6 +28,7 @@ from hfbench.training.batching import (
     Collate,
     SampleSource,
     Share,
+    divided,
     epoch_batches,
     equal_parts,
     load_batches,
@@ -100,6 +101,7 @@ def fit(
     seed: int,
     lengths: Sequence[int] | None = None,
     equal_lengths: bool = False,
+    parts: int = 1,
     title: str = "train",
 ) -> FitResult:
     """Train ``model`` in place and leave the best epoch's parameters in it.
@@ -111,6 +113,8 @@ def fit(
         seed: of the data order.
         lengths: of every sample; with ``group_by_length`` those of like length share a batch.
         equal_lengths: a batch is computed in parts of one length each.
+        parts: in which a batch is computed, where it does not fit into memory as a whole; the same
+            samples make the same steps.
 
     Raises:
         Interrupted: a signal came. The state of the last step, or of the last epoch where it came
@@ -130,6 +134,7 @@ def fit(
         seed,
         lengths,
         equal_lengths,
+        parts,
     )
     loop.resume()
     loop.run(title)
@@ -150,7 +155,9 @@ class _Loop:
         seed: int,
         lengths: Sequence[int] | None,
         equal_lengths: bool,
+        parts: int,
     ) -> None:
+        self.parts_of_batch = parts
         self.data, self.objective, self.config = data, objective, config
         self.lengths = lengths if config.group_by_length else None
         self.equal = lengths if equal_lengths else None
@@ -287,10 +294,10 @@ class _Loop:
         progress, config = self.progress, self.config
         self.started = time.perf_counter()
         ended = progress.out_of_time or progress.step >= self.total_steps
-        for window in () if ended else self.windows():
+        for size, window in () if ended else self.windows():
             self.optimizer_step(window)
             progress.step += 1
-            progress.batches_done += len(window)
+            progress.batches_done += size
             bar.update()
             due = self.breaks.due(progress.step, self.train_seconds())
             by_steps = config.save_steps is not None and progress.step % config.save_steps == 0
@@ -310,8 +317,11 @@ class _Loop:
             if due.end or due.stop:
                 break
 
-    def windows(self) -> Iterator[list[tuple[Share, Batch]]]:
-        """The accumulation windows that are left of this epoch."""
+    def windows(self) -> Iterator[tuple[int, list[tuple[Share, Batch]]]]:
+        """The accumulation windows that are left of this epoch, and of how many batches they are.
+
+        These count what is done, whatever parts they are divided into.
+        """
         batches_of_all = epoch_batches(
             len(self.data),
             self.config.batch_size,
@@ -322,12 +332,18 @@ class _Loop:
         equal, size = self.equal, self.config.gradient_accumulation_steps
         parts = [[b] if equal is None else equal_parts(b, equal) for b in batches_of_all]
         windows = [list(chain(*parts[i : i + size])) for i in range(0, len(parts), size)]
+        ends = accumulate(map(len, windows))
         done = self.progress.batches_done
+        left = [window for end, window in zip(ends, windows, strict=True) if end > done]
+        smaller = [
+            list(chain(*(divided(batch, self.parts_of_batch) for batch in window)))
+            for window in left
+        ]
         shares = split_batches(
-            list(chain(*windows)),
+            list(chain(*smaller)),
             rank=self.accelerator.process_index,
             num_processes=self.accelerator.num_processes,
-        )[done:]
+        )
         batches = load_batches(
             self.data,
             shares,
@@ -336,9 +352,8 @@ class _Loop:
             num_workers=self.config.num_workers,
         )
         pairs = zip(shares, batches, strict=True)
-        for end, window in zip(accumulate(map(len, windows)), windows, strict=True):
-            if end > done:
-                yield list(islice(pairs, len(window)))
+        for window, batches_of_window in zip(left, smaller, strict=True):
+            yield len(window), list(islice(pairs, len(batches_of_window)))
 
     def optimizer_step(self, window: list[tuple[Share, Batch]]) -> None:
         accelerator = self.accelerator

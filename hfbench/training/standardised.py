@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +36,9 @@ class Scale:
     def of(cls, mean: float, std: float, *, centred: bool) -> "Scale":
         """With z of mean 0 and variance 1, or, where nothing can be added, of mean square 1."""
         return cls(mean, std) if centred else cls(0.0, (mean**2 + std**2) ** 0.5)
+
+    def of_numbers(self, z: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+        return z * self.scale + self.centre
 
     @property
     def inverse(self) -> "Scale":

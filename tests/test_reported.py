@@ -1,0 +1,142 @@
+"""A run whose saved model gives other numbers than it reports does not succeed."""
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import transformers
+from text_zoo import build
+from tiny_runs import overrides
+from torch import nn
+
+import hfbench.run
+from hfbench.config import load_config
+from hfbench.reported import _compare_predictions, _some, _Tolerance
+from hfbench.results import RunResult
+from hfbench.run import run
+from hfbench.saving import check_tensors
+from hfbench.training.evaluation import BatchLoss, Predictions
+from hfbench.training.standardised import Scale
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+def _other_predictions(found: Predictions) -> Predictions:
+    return replace(found, predictions=found.predictions * 1.001)
+
+
+def _other_losses(found: Predictions) -> Predictions:
+    return replace(
+        found, batches=tuple(replace(b, loss_sum=b.loss_sum * 1.001) for b in found.batches)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_other_predictions, r"other predictions .* over 6 of 6 test samples: .* 0\.000999"),
+        (_other_losses, r"another test loss than the trained one: 0\.\d+ instead of 0\.\d+ over 6"),
+    ],
+)
+def test_numbers_that_the_saved_model_does_not_give_end_the_run(
+    change: Callable[[Predictions], Predictions],
+    reason: str,
+    tiny_bert: Path,
+    texts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = hfbench.run.predictions
+
+    def wrong(*arguments: Any) -> Predictions:
+        found = own(*arguments)
+        return change(found) if arguments[-1] == "test" else found
+
+    monkeypatch.setattr("hfbench.run.predictions", wrong)
+    options = overrides(tiny_bert, texts, tmp_path / "run", "strategy=head", "training.max_steps=2")
+    with pytest.raises(RuntimeError, match=reason):
+        run(load_config(None, options, task="text_classification"))
+    result = RunResult.load(tmp_path / "run/result.json")
+    assert (result.status, result.saved_check) == ("failed", None)
+    assert not (tmp_path / "run/model").exists()
+
+
+def test_of_a_large_split_some_batches_are_computed_again(
+    tiny_bert: Path, texts: Path, tmp_path: Path
+) -> None:
+    more = ("training.max_steps=2", "training.eval_batch_size=2", "training.check_samples=4")
+    options = overrides(tiny_bert, texts, tmp_path / "run", "strategy=head", *more)
+    result = run(load_config(None, options, task="text_classification"))
+    check = result.saved_check
+    assert check is not None
+    assert (check.samples, check.of, check.metric_difference) == (4, 6, 0.0)
+    assert RunResult.load(tmp_path / "run/result.json").saved_check == check
+
+
+def test_the_batches_are_spread_evenly() -> None:
+    batches = [BatchLoss((2 * i, 2 * i + 1), 1.0, 2) for i in range(10)]
+    assert _some(batches, 20) == batches
+    assert [batch.indices[0] for batch in _some(batches, 8)] == [2, 6, 12, 16]
+    assert _some(batches, 1) == [batches[5]]
+
+
+def test_tensors_are_the_same_bit_for_bit() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    check_tensors(model, copy.deepcopy(model))
+    for name in ("0.weight", "1.running_mean"):
+        other = copy.deepcopy(model)
+        other.state_dict()[name].view(-1)[0] += 1e-7
+        with pytest.raises(RuntimeError, match=f"other tensors than the trained one: {name}"):
+            check_tensors(model, other)
+    turned = copy.deepcopy(model)
+    turned[0].weight.data = turned[0].weight.data.T.contiguous().T
+    check_tensors(model, turned)
+    with pytest.raises(RuntimeError, match=r"1\.num_batches_tracked, 1\.running_mean"):
+        check_tensors(model, nn.Sequential(model[0], nn.BatchNorm1d(2, track_running_stats=False)))
+
+
+def test_answers_of_tokens_may_differ_near_a_tie_only() -> None:
+    answers = np.arange(400).reshape(200, 2)
+    other = answers.copy()
+    other[:2] = -100
+    assert _compare_predictions(answers, other, None, _Tolerance(), "here") is None
+    other[:3] = -100
+    with pytest.raises(RuntimeError, match="other answers than the trained one to 3 samples"):
+        _compare_predictions(answers, other, None, _Tolerance(), "here")
+
+
+def test_numbers_far_from_zero_are_compared_by_their_spread() -> None:
+    numbers = np.array([799_000.0, 800_000, 801_000], dtype=np.float32)
+    scale = Scale(800_000.0, 1000.0)
+    _compare_predictions(numbers, numbers + np.float32(0.0625), scale, _Tolerance(), "here")
+    with pytest.raises(RuntimeError, match="other predictions"):
+        _compare_predictions(numbers, numbers + 2, scale, _Tolerance(), "here")
+
+
+def test_a_network_of_sparse_attention_has_one_kind_for_all_texts(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    """A short batch turns BigBird's sparse attention off; its saved model begins with it again."""
+    checkpoint, data = tmp_path / "checkpoint", tmp_path / "texts.jsonl"
+    tokenizer = transformers.BertTokenizer.from_pretrained(tiny_bert)
+    tokenizer.save_pretrained(checkpoint)
+    sizes = {"block_size": 4, "num_random_blocks": 1, "initializer_range": 0.5}
+    build("big_bird", vocab_size=len(tokenizer), num_labels=2, **sizes).save_pretrained(checkpoint)
+    rows = [
+        {
+            "text": " ".join([("bad", "good")[i % 2], *["cat"] * (4 if i % 3 else 40)]),
+            "label": i % 2,
+        }
+        for i in range(60)
+    ]
+    data.write_text("\n".join(map(json.dumps, rows)))
+    options = overrides(checkpoint, data, tmp_path / "run", "training.max_steps=2")
+    result = run(load_config(None, options, task="text_classification"))
+    assert "all texts get full attention" in result.data["notes"][-1]
+    saved = json.loads((tmp_path / "run/model/config.json").read_text())
+    assert saved["attention_type"] == "original_full"
