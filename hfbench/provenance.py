@@ -1,9 +1,8 @@
-"""Where a result comes from: versions, the state of the code, and the machine."""
+"""Where a result comes from: versions, the code, and the machine."""
 
 import hashlib
 import os
 import platform
-import subprocess
 import sys
 from functools import cache
 from importlib import metadata
@@ -15,7 +14,6 @@ import hfbench
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "evaluate", "timm")
 # Instructions for bfloat16, float16 and matrices, as Linux names them
 HALF_PRECISION = {"avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16", "bf16", "sve", "sme"}
-GIT_SECONDS = 10.0  # longest wait for git, for instance on a network drive
 
 
 def versions() -> dict[str, str]:
@@ -43,19 +41,6 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def git_state(folder: str | Path = ".") -> dict[str, Any] | None:
-    """``{"commit": hash, "dirty": bool}`` of the repository around ``folder``.
-
-    ``dirty``: tracked files were changed or untracked ones added. None without a repository, a
-    commit or git itself.
-    """
-    commit = _git(folder, "rev-parse", "HEAD")
-    status = _git(folder, "status", "--porcelain")
-    if commit is None or status is None:
-        return None
-    return {"commit": commit, "dirty": status != ""}
-
-
 def hardware() -> dict[str, Any]:
     """The machine: ``platform``, ``cpu``, ``cores``, ``memory_bytes``, ``gpus``.
 
@@ -69,21 +54,6 @@ def hardware() -> dict[str, Any]:
         "memory_bytes": _memory_bytes(),
         "gpus": _gpu_names(),
     }
-
-
-def _git(folder: str | Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", "--no-optional-locks", *arguments],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=GIT_SECONDS,
-            check=False,
-        )
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def cpu_model() -> str:

@@ -15,6 +15,7 @@ from hfbench import provenance
 from hfbench.config import NEUTRAL_KEYS, RunConfig
 from hfbench.errors import OtherProcessFailedError, UserError
 from hfbench.manifest import DamagedError, check_files
+from hfbench.repository import git_state
 from hfbench.results import RESULT_FILE, Failure, RunResult, Status
 
 
@@ -122,7 +123,7 @@ class Record:
             "seed": config.seed,
             "config": config.to_dict(),
             "versions": provenance.versions(),
-            "git": provenance.git_state(),
+            "git": git_state(),
             "hardware": provenance.hardware(),
             "parameters": None,
             "predicted": None,

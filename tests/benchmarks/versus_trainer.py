@@ -45,7 +45,8 @@ from versus_tables import (
 )
 
 from hfbench.config import RunConfig, parse_strategy
-from hfbench.provenance import git_state, hardware, versions
+from hfbench.provenance import hardware, versions
+from hfbench.repository import git_state
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 OUR_PRECISIONS = {"float32": "no", "bf16": "bf16"}

@@ -1,0 +1,89 @@
+"""The state of the git repository around a folder, asked so that nothing of the repository runs.
+
+A repository's own configuration can name programs (git-config(1), gitattributes(5), githooks(5)).
+Those that ``git status`` would start are closed: the monitor of files, hooks, filters of contents,
+the transports that fetch what a partial clone lacks, and whatever submodules configure. Pager,
+textconv and external diffs do not start here. Filters of the user's own configuration, such as
+git-lfs, are the user's and run.
+"""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+GIT_SECONDS = 10.0  # longest wait for git, for instance on a network drive
+_CLOSED = (
+    "--no-pager",
+    "--no-optional-locks",  # nothing is written, so no hook about the index
+    *("-c", "core.fsmonitor="),  # empty: off also for versions that take a word for a program
+    *("-c", f"core.hooksPath={os.devnull}"),
+)
+_NO_TRANSPORT = {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1"}
+_OFF = {"clean": "", "process": "", "required": "false"}
+
+
+def git_state(folder: str | Path = ".") -> dict[str, Any] | None:
+    """``{"commit": hash, "dirty": bool}`` of the repository around ``folder``.
+
+    ``dirty``: tracked files were changed or untracked ones added, or a submodule has another
+    commit. A file that was touched counts as changed where it differs from what is stored without
+    a filter that only the repository configures. None without a repository, a commit or git
+    itself, and where a filter's name cannot be passed to git to switch it off.
+    """
+    commit = _git(folder, "rev-parse", "HEAD")
+    filters = _filters_off(folder)
+    if commit is None or filters is None:
+        return None
+    status = _git(folder, *filters, "status", "--porcelain", "--ignore-submodules=dirty")
+    return None if status is None else {"commit": commit.strip(), "dirty": status != ""}
+
+
+def _filters_off(folder: str | Path) -> list[str] | None:
+    """Options that give each filter the value that the user's own configuration has, or none.
+
+    None where the name of one has an equals sign, at which the option would end.
+    """
+    listed = _git(folder, "config", "--list", "-z")
+    if listed is None:
+        return None
+    users = _filters(_git(folder, "config", "--list", "-z", environment={"GIT_DIR": os.devnull}))
+    foreign = _filters(listed).items() - users.items()
+    options: list[str] = []
+    for driver in sorted({key.rpartition(".")[0] for key, _ in foreign}):
+        if "=" in driver:
+            return None
+        for name, off in _OFF.items():
+            options += ["-c", f"{driver}.{name}={users.get(f'{driver}.{name}', off)}"]
+    return options
+
+
+def _filters(listed: str | None) -> dict[str, str]:
+    """Key -> its last value, of what ``git config --list -z`` says of filters."""
+    pairs = (entry.partition("\n") for entry in (listed or "").split("\0"))
+    return {
+        key: value
+        for key, _, value in pairs
+        if key.startswith("filter.") and key.rpartition(".")[2] in _OFF
+    }
+
+
+def _git(
+    folder: str | Path, *arguments: str, environment: Mapping[str, str] | None = None
+) -> str | None:
+    """What git prints; None where it fails, is missing or takes too long."""
+    try:
+        done = subprocess.run(
+            ["git", *_CLOSED, *arguments],
+            cwd=folder,
+            env=os.environ | _NO_TRANSPORT | (environment or {}),
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",  # a name may be of any bytes
+            timeout=GIT_SECONDS,
+            check=False,
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
