@@ -9,7 +9,6 @@ git-lfs, are the user's and run.
 
 import os
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,7 @@ def _filters(listed: str | None) -> dict[str, str]:
 
 
 def _git(
-    folder: str | Path, *arguments: str, environment: Mapping[str, str] | None = None
+    folder: str | Path, *arguments: str, environment: dict[str, str] | None = None
 ) -> str | None:
     """What git prints; None where it fails, is missing or takes too long."""
     try:
