@@ -155,6 +155,11 @@ def locked(folder: Path, option: str) -> Iterator[None]:
     ``option`` is how the user names the folder.
     """
     holder = folder / HOLDER
+    if (folder / LOCK).is_symlink():
+        raise UserError(
+            f"{str(folder / LOCK)!r} is a link, and nothing is written through links: remove it, "
+            f"or choose another {option}"
+        )
     with ExitStack() as stack:
         try:
             stack.enter_context(FileLock(folder / LOCK).acquire(timeout=0))

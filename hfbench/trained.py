@@ -208,7 +208,10 @@ def _result_of(folder: Path) -> RunResult | None:
         raise UserError(f"{problem}. Repeat the run's command, which makes it whole")
     for place in (folder, folder.parent):
         if (place / RESULT_FILE).is_file():
-            return RunResult.load(place / RESULT_FILE)
+            result = RunResult.load(place / RESULT_FILE)
+            if result.model_removed is not None:  # and what is here was left by a killed process
+                raise UserError(f"{str(place)!r} {_why_no_model(place)}")
+            return result
     return None
 
 

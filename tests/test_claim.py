@@ -122,6 +122,13 @@ def test_a_comparison_of_runs_claims_what_is_above_them(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+def test_a_linked_lock_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is a link"), compared([tmp_path]):
+        pytest.fail("claimed")
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_comparison_that_another_makes_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,6 +66,7 @@ LAYERS = {
     "hfbench.network_depth": 1,
     "hfbench.tuning_depth": 1,
     "hfbench.provenance": 1,
+    "hfbench.repository": 1,
     "hfbench.disk": 0,
     "hfbench.answers": 1,
     "hfbench.manifest": 0,

@@ -18,6 +18,9 @@ from hfbench.results import RunResult
 from hfbench.run import run
 
 
+CONFIG = '{"model_type": "bert", "architectures": ["BertForSequenceClassification"]}'
+
+
 def saved(config: RunConfig, best_validation: float | None, test: float) -> Path:
     folder = Path(str(config.output_dir))
     (folder / "model").mkdir(parents=True)
@@ -95,6 +98,9 @@ def test_a_run_without_its_model_is_finished_until_the_model_is_wanted(
     assert "holds this run already" in capsys.readouterr().out
     what_to_do = "output.keep=none removed it. Repeat the run's command with output.keep=all"
     assert what_to_do in refusal(capsys, folder, "a text")
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text(CONFIG)
+    assert what_to_do in refusal(capsys, folder, "a text")  # left by a process that was killed
     assert main(["push", str(folder), "hub.repo_id=me/it"]) == 2
     assert what_to_do in capsys.readouterr().err
     again = run(load_config(None, options, task="text_classification"))
