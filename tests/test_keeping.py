@@ -17,7 +17,6 @@ from hfbench.record import damage, finished_result, run_id
 from hfbench.results import RunResult
 from hfbench.run import run
 
-
 CONFIG = '{"model_type": "bert", "architectures": ["BertForSequenceClassification"]}'
 
 

@@ -1,18 +1,22 @@
 """A signal ends a training after its step, with a state from which the same command goes on."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from signalled import living, started, wait_until
+
+from hfbench.processes import lives
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
@@ -22,7 +26,7 @@ SETTINGS = [
     "network.widths=[1024,1024]",
     "data.source=bundled/digits",
     "training.batch_size=32",
-    "training.epochs=8",
+    "training.epochs=4",
 ]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]
 ACCELERATE = ["-m", "accelerate.commands.launch", "--main_process_port", "0", "--config_file"]
@@ -37,7 +41,9 @@ ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
 
 
 @contextmanager
-def training(how: str, folder: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
+def training(
+    how: str, folder: Path, *more: str, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """A run in ``folder``; ``compare`` makes the run's folder in it."""
     if how == "compare":
         config = folder.parent / "config.yaml"
@@ -46,7 +52,7 @@ def training(how: str, folder: Path, *more: str) -> Iterator[subprocess.Popen[st
         command += ["--output", str(folder)]
     else:
         command = [*LAUNCHERS[how], RECIPE, *SETTINGS, *more, f"output_dir={folder}"]
-    with started(command, more=ENVIRONMENT) as process:
+    with started(command, more=ENVIRONMENT | dict(environment or {})) as process:
         yield process
 
 
@@ -74,13 +80,29 @@ def in_a_step(folder: Path) -> bool:
     return any(folder.rglob("state/step-*"))
 
 
-def ended_within(process: subprocess.Popen[str], seconds: float) -> tuple[str, str]:
-    """What it printed; no process of its session lives after so long."""
+def ended_within(process: subprocess.Popen[str], folder: Path, seconds: float) -> tuple[str, str]:
+    """What it printed; no process that it started lives after so long."""
     patience = time.monotonic() + seconds
-    while living(process.pid) and time.monotonic() < patience:
+    while at_work(process, folder) and time.monotonic() < patience:
         time.sleep(0.05)
-    assert living(process.pid) == []
+    assert at_work(process, folder) == []
     return process.communicate()
+
+
+def at_work(process: subprocess.Popen[str], folder: Path) -> list[int]:
+    """Those of its session, and the workers of a launcher, which have sessions of their own."""
+    return sorted({*living(process.pid), *workers(folder)})
+
+
+def workers(folder: Path) -> list[int]:
+    """The processes that run the recipe in ``folder``."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has just ended
+            words = path.read_bytes().split(b"\0")
+            if RECIPE.encode() in words and f"output_dir={folder}".encode() in words:
+                found.append(int(path.parent.name))
+    return [number for number in found if lives(number)]
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +144,7 @@ def test_a_signal_in_a_step_keeps_its_state_and_the_same_command_goes_on(
     with training(how, folder) as process:
         wait_until(lambda: in_a_step(folder), process)
         process.send_signal(number)
-        _, error = ended_within(process, 30)
+        _, error = ended_within(process, folder, 30)
     result = result_in(folder)
     assert result["status"] == "interrupted", result["reason"]
     assert result["reason"].endswith(f"the same command goes on after step {result['steps']}")
@@ -140,22 +162,14 @@ def test_a_signal_in_a_step_keeps_its_state_and_the_same_command_goes_on(
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["launch 2", "torchrun"])
 def test_a_signal_that_reaches_one_process_stops_all(how: str, tmp_path: Path) -> None:
-    with training(how, tmp_path / "run") as process:
+    folder = tmp_path / "run"
+    with training(how, folder) as process:
         wait_until(lambda: in_a_step(tmp_path), process)
-        os.kill(max(workers(process.pid)), signal.SIGUSR1)
-        ended_within(process, 30)
+        # The launcher has the words of its workers too, and was there before them.
+        os.kill(max(workers(folder)), signal.SIGUSR1)
+        ended_within(process, folder, 30)
     assert result_in(tmp_path)["status"] == "interrupted"
     assert result_in(tmp_path)["reason"].startswith("ended by SIGUSR1;")
-
-
-def workers(session: int) -> list[int]:
-    """Those of a launcher's processes that run the recipe."""
-    found = []
-    for process in living(session):
-        words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
-        if words[1] == b"-u" and words[2] == RECIPE.encode():
-            found.append(process)
-    return found
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
@@ -184,10 +198,11 @@ sys.exit(guarded(work))
     [pytest.param(how, marks=pytest.mark.slow) for how in ("launch 1", "launch 2")] + ["compare"],
 )
 def test_no_process_outlives_a_killed_parent_by_ten_seconds(how: str, tmp_path: Path) -> None:
-    with training(how, tmp_path / "run", "training.epochs=5000") as process:
+    folder = tmp_path / "run"
+    with training(how, folder, "training.epochs=5000") as process:
         wait_until(lambda: in_a_step(tmp_path), process)
         process.kill()
-        ended_within(process, 10)
+        ended_within(process, folder, 10)
     assert result_in(tmp_path)["status"] == "interrupted"
 
 
@@ -197,7 +212,7 @@ def test_a_killed_server_ends_its_run_and_not_the_matrix(tmp_path: Path) -> None
         wait_until(lambda: in_a_step(tmp_path), process)
         (server,) = [p for p in living(process.pid) if is_server(p)]
         os.kill(server, signal.SIGKILL)
-        out, _ = ended_within(process, 30)
+        out, _ = ended_within(process, tmp_path / "run", 30)
     assert process.returncode == 1
     assert "interrupted" in out
 
@@ -209,20 +224,48 @@ def is_server(process: int) -> bool:
     return b"multiprocessing.forkserver" in words and bool(path.read_text().split())
 
 
+MOMENTS = {  # before which call of which function a signal comes
+    "evaluation": ("hfbench.run", "predict_split", "2"),
+    "state": ("hfbench.training.state", "_publish", "4"),  # each state comes after its best
+    "model": ("hfbench.run", "save_model", "1"),
+}
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("how", [*LAUNCHERS, "compare"])
 @pytest.mark.parametrize("number", SIGNALS)
-def test_the_moment_of_a_signal_does_not_matter(
-    how: str, number: int, tmp_path: Path, undisturbed: Callable[[str], tuple[bytes, object]]
+def test_a_signal_at_other_moments_keeps_what_was_kept_last(
+    how: str,
+    number: int,
+    moment: str,
+    tmp_path: Path,
+    undisturbed: Callable[[str], tuple[bytes, object]],
 ) -> None:
-    """Data, evaluations, states and the saved model: what was kept last counts."""
-    folder = tmp_path / "run"
-    for seconds in (4.0, 6.0, 8.0, 10.0, 12.0):
-        with training(how, folder) as process:
-            time.sleep(seconds)
-            process.send_signal(number)
-            ended_within(process, 30)
-            if any(folder.rglob("result.json")):
-                assert result_in(folder)["status"] in ("interrupted", "succeeded")
-    finish(how, folder)
+    folder, reached = tmp_path / "run", tmp_path / "reached"
+    (tmp_path / "site").mkdir()
+    shutil.copy(Path(__file__).with_name("held_moments.py"), tmp_path / "site/sitecustomize.py")
+    module, function, call = MOMENTS[moment]
+    environment = {
+        "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]),
+        "HELD_MODULE": module,
+        "HELD_FUNCTION": function,
+        "HELD_CALL": call,
+        "HELD_FILE": str(reached),
+    }
+    with training(how, folder, environment=environment) as process:
+        wait_until(reached.exists, process)
+        process.send_signal(number)
+        _, error = ended_within(process, folder, 30)
+    result = result_in(folder)
+    assert result["status"] == "interrupted", result["reason"]
+    kept = {"evaluation": 25, "state": 50, "model": 100}[moment]
+    assert result["reason"].endswith(f"the same command goes on after step {kept}")
+    if how in ("recipe", "compare"):
+        assert process.returncode == 128 + number, error
+    out = finish(how, folder)
+    if moment != "model":
+        assert f"resumed at epoch {kept // 25}, step {kept}" in out
     assert trained(folder) == undisturbed(how)
+    assert not any(folder.rglob(".*partial*"))
+    assert not any(folder.rglob("*.tmp"))
