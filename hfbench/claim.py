@@ -24,10 +24,14 @@ from hfbench.errors import UserError
 from hfbench.manifest import MANIFEST, DamagedError, read_manifest, seal
 from hfbench.results import BAD_ROWS_FILE, RESULT_FILE, RunResult
 
-LOCK, HOLDER = ".lock", ".holder.json"  # what keeps others out, and whose it is, for people
+LOCK, HOLDER = (
+    ".hfbench.lock",
+    ".hfbench.holder.json",
+)  # what keeps others out, and whose it is, for people
 _ANYBODYS = (LOCK, HOLDER, BAD_ROWS_FILE)  # what a run that never began leaves
 _UNUSABLE = (
     errno.ENAMETOOLONG,
+    errno.ENOENT,
     errno.ENOTDIR,
     errno.EEXIST,
     errno.EACCES,
@@ -49,7 +53,7 @@ def claimed(folder: Path, run: str) -> Iterator[None]:
     """
     new = not os.path.exists(folder)
     with ExitStack() as stack:
-        try:
+        with _usable(folder, "output_dir"):
             folder.mkdir(parents=True, exist_ok=True)
             _check(folder, run)  # before anything is written
             stack.enter_context(locked(folder, "output_dir"))
@@ -57,12 +61,6 @@ def claimed(folder: Path, run: str) -> Iterator[None]:
             _tidy(folder)
             if owner_of(folder, by_result=False) != run:
                 seal(folder, {"run": run}, names=())
-        except OSError as error:
-            if error.errno not in _UNUSABLE:
-                raise
-            raise UserError(
-                f"output_dir={str(folder)!r} cannot be used: {error.strerror}; choose another"
-            ) from error
         try:
             yield
         finally:
@@ -77,12 +75,26 @@ def compared(folders: Iterable[Path]) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for folder in sorted(folders):  # in the order of any other comparison
-            if not folder.exists():
-                folder.mkdir(parents=True)
-                stack.callback(_remove_empty, folder)
-            stack.enter_context(locked(folder, "--output"))
+            with _usable(folder, "--output"):
+                if not folder.exists():
+                    folder.mkdir(parents=True)
+                    stack.callback(_remove_empty, folder)
+                stack.enter_context(locked(folder, "--output"))
             stack.callback((folder / LOCK).unlink, missing_ok=True)
         yield
+
+
+@contextmanager
+def _usable(folder: Path, option: str) -> Iterator[None]:
+    """Within, a folder that cannot be made or written is a UserError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _UNUSABLE:
+            raise
+        raise UserError(
+            f"{option}={str(folder)!r} cannot be used: {error.strerror}; choose another"
+        ) from error
 
 
 def _remove_empty(folder: Path) -> None:

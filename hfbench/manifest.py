@@ -92,11 +92,20 @@ def check(folder: Path) -> dict[str, Any]:
 def check_files(folder: Path, files: Mapping[str, Sequence[Any]]) -> None:
     """Raise DamagedError unless every file of ``files``, as :func:`listed`, is as it was."""
     for name, (size, expected) in files.items():
-        _check_file(folder / name, size, expected)
+        _check_file(inside(folder, name), size, expected)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file ``name`` of ``folder``. Raises DamagedError for one elsewhere, or through a link."""
+    path = folder / name
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise DamagedError(f"{name!r} is no file inside {str(folder)!r}")
+    for part in (path, *path.parents[: len(Path(name).parts) - 1]):
+        _refuse_link(part)
+    return path
 
 
 def _check_file(path: Path, size: int, expected: str) -> None:
-    _refuse_link(path)
     try:
         found = path.stat().st_size
         if found != size:

@@ -73,7 +73,8 @@ def damage(folder: Path) -> str | None:
         return None
     try:
         result = RunResult.load(folder / RESULT_FILE)
-        check_files(folder, result.saved_files or {})
+        if result.model_removed is None:
+            check_files(folder, result.saved_files or {})
     except (UserError, DamagedError) as error:
         return str(error)
     return None

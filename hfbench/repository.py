@@ -3,8 +3,8 @@
 A repository's own configuration can name programs (git-config(1), gitattributes(5), githooks(5)).
 Those that ``git status`` would start are closed: the monitor of files, hooks, filters of contents,
 the transports that fetch what a partial clone lacks, and whatever submodules configure. Pager,
-textconv and external diffs do not start here. Filters of the user's own configuration, such as
-git-lfs, are the user's and run.
+textconv and external diffs do not start here. Filters of the user's own configuration are closed
+too: started in the work tree, they may run or read what lies there.
 """
 
 import os
@@ -20,7 +20,7 @@ _CLOSED = (
     *("-c", f"core.hooksPath={os.devnull}"),
 )
 _NO_TRANSPORT = {"GIT_ALLOW_PROTOCOL": "none", "GIT_NO_LAZY_FETCH": "1"}
-_OFF = {"clean": "", "process": "", "required": "false"}
+_OFF = ("clean=", "process=", "required=false")
 
 
 def git_state(folder: str | Path = ".") -> dict[str, Any] | None:
@@ -28,7 +28,7 @@ def git_state(folder: str | Path = ".") -> dict[str, Any] | None:
 
     ``dirty``: tracked files were changed or untracked ones added, or a submodule has another
     commit. A file that was touched counts as changed where it differs from what is stored without
-    a filter that only the repository configures. None without a repository, a commit or git
+    a filter (git-lfs). None without a repository, a commit or git
     itself, and where a filter's name cannot be passed to git to switch it off.
     """
     commit = _git(folder, "rev-parse", "HEAD")
@@ -40,43 +40,28 @@ def git_state(folder: str | Path = ".") -> dict[str, Any] | None:
 
 
 def _filters_off(folder: str | Path) -> list[str] | None:
-    """Options that give each filter the value that the user's own configuration has, or none.
+    """Options that close each filter.
 
     None where the name of one has an equals sign, at which the option would end.
     """
-    listed = _git(folder, "config", "--list", "-z")
+    listed = _git(folder, "config", "--list", "--name-only", "-z")
     if listed is None:
         return None
-    users = _filters(_git(folder, "config", "--list", "-z", environment={"GIT_DIR": os.devnull}))
-    foreign = _filters(listed).items() - users.items()
-    options: list[str] = []
-    for driver in sorted({key.rpartition(".")[0] for key, _ in foreign}):
-        if "=" in driver:
-            return None
-        for name, off in _OFF.items():
-            options += ["-c", f"{driver}.{name}={users.get(f'{driver}.{name}', off)}"]
-    return options
+    names = (name for name in listed.split("\0") if name.startswith("filter."))
+    drivers = sorted({name.rpartition(".")[0] for name in names})
+    if any("=" in driver for driver in drivers):
+        return None
+    closed = [f"{driver}.{setting}" for driver in drivers for setting in _OFF]
+    return [option for setting in closed for option in ("-c", setting)]
 
 
-def _filters(listed: str | None) -> dict[str, str]:
-    """Key -> its last value, of what ``git config --list -z`` says of filters."""
-    pairs = (entry.partition("\n") for entry in (listed or "").split("\0"))
-    return {
-        key: value
-        for key, _, value in pairs
-        if key.startswith("filter.") and key.rpartition(".")[2] in _OFF
-    }
-
-
-def _git(
-    folder: str | Path, *arguments: str, environment: dict[str, str] | None = None
-) -> str | None:
+def _git(folder: str | Path, *arguments: str) -> str | None:
     """What git prints; None where it fails, is missing or takes too long."""
     try:
         done = subprocess.run(
             ["git", *_CLOSED, *arguments],
             cwd=folder,
-            env=os.environ | _NO_TRANSPORT | (environment or {}),
+            env=os.environ | _NO_TRANSPORT,
             capture_output=True,
             encoding="utf-8",
             errors="surrogateescape",  # a name may be of any bytes

@@ -427,7 +427,7 @@ def save(
         fields |= {"saved_bytes": saved_bytes, "saved_files": listed(folder, files)}
         if config.output.keep == "none":
             remove_files(folder, fields["saved_files"])
-            fields |= {"saved_files": {}, "model_removed": "output.keep=none"}
+            fields["model_removed"] = "output.keep=none"
     meet()
     return fields
 

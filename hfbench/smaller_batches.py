@@ -48,7 +48,8 @@ def divide_further(config: RunConfig, record: Record, processes: int) -> None:
     parts = record.fields["batch_parts"]
     if config.training.oom != "retry" or not record.begun:
         return
-    if parts * processes >= config.training.batch_size:
+    training = config.training
+    if parts >= max(training.batch_size / processes, training.eval_batch_size):
         return
     kept = kept_choices(record.folder)
     keep_choices(record.folder, run_id(config), replace(kept, parts=2 * parts))

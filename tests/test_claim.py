@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from result_factory import make_result
 
-from hfbench.claim import claimed, compared
+from hfbench.claim import HOLDER, LOCK, claimed, compared
 from hfbench.cli import main
 from hfbench.errors import UserError
 from hfbench.manifest import MANIFEST, check
@@ -48,7 +48,7 @@ def test_a_mistake_before_the_training_leaves_nothing(tmp_path: Path) -> None:
         pass
     with claimed(tmp_path, "run"):
         pass
-    assert not any(path for path in tmp_path.iterdir() if path.name != ".lock")
+    assert not any(path for path in tmp_path.iterdir() if path.name != LOCK)
 
 
 def test_a_run_that_never_began_may_be_followed_by_another(tmp_path: Path) -> None:
@@ -123,10 +123,26 @@ def test_a_comparison_of_runs_claims_what_is_above_them(tmp_path: Path) -> None:
 
 
 def test_a_linked_lock_is_refused(tmp_path: Path) -> None:
-    (tmp_path / ".lock").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / LOCK).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="is a link"), compared([tmp_path]):
         pytest.fail("claimed")
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_lock_of_the_user_stays(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("my own")
+    with compared([tmp_path]):
+        pass
+    assert (tmp_path / ".lock").read_text() == "my own"
+
+
+@pytest.mark.parametrize("folder", ["n" * 300, "file/inside"])
+def test_a_comparison_in_a_folder_that_cannot_be_made_is_a_message(
+    folder: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be used"), compared([tmp_path / folder]):
+        pytest.fail("claimed")
 
 
 def test_a_comparison_that_another_makes_is_refused(
@@ -173,7 +189,7 @@ def test_what_killed_writers_left_goes(tmp_path: Path) -> None:
         (tmp_path / "notes.tmp").write_text("not ours")
     with claimed(tmp_path, "run"):
         left = sorted(path.name for path in tmp_path.iterdir())
-    assert set(left) - {".lock"} == {".holder.json", MANIFEST, "notes.tmp", "state"}
+    assert set(left) - {LOCK} == {HOLDER, MANIFEST, "notes.tmp", "state"}
     assert not any((tmp_path / "state").iterdir())
 
 

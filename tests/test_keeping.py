@@ -1,5 +1,6 @@
 """Which trained models stay on the disk."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,12 @@ from predict_calls import Captured, refusal
 from result_factory import make_result
 from tiny_runs import overrides
 
+from hfbench.claim import claimed
 from hfbench.cli import main
 from hfbench.config import RunConfig, load_config, parse_strategy
 from hfbench.errors import UserError
-from hfbench.keeping import keep_best
-from hfbench.manifest import files_below, listed
+from hfbench.keeping import keep_best, remove_model
+from hfbench.manifest import checksum, files_below, listed
 from hfbench.matrix import plan_matrix
 from hfbench.record import damage, finished_result, run_id
 from hfbench.results import RunResult
@@ -67,6 +69,46 @@ def test_what_no_run_wrote_and_what_was_not_validated_stays(runs: list[RunConfig
     assert own.read_text() == "mine"
     assert not (folders[1] / "model" / "model.safetensors").exists()
     assert (folders[2] / "model" / "model.safetensors").exists()
+
+
+def test_a_name_that_leaves_the_folder_removes_nothing(
+    runs: list[RunConfig], tmp_path: Path
+) -> None:
+    folders = [saved(run, value, 0.5) for run, value in zip(runs, (0.9, 0.8, 0.7), strict=True)]
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("")
+    result = RunResult.load(folders[1] / "result.json")
+    listed_too = {**(result.saved_files or {}), "../thesis.txt": [0, checksum(thesis)]}
+    replace(result, saved_files=listed_too).save(folders[1] / "result.json")
+    assert "no file inside" in str(damage(folders[1]))
+    keep_best(runs)
+    assert thesis.exists()
+
+
+def test_nothing_is_removed_through_a_link(runs: list[RunConfig], tmp_path: Path) -> None:
+    folders = [saved(run, value, 0.5) for run, value in zip(runs, (0.9, 0.8, 0.7), strict=True)]
+    mine = (folders[1] / "model").rename(tmp_path / "mine")
+    (folders[1] / "model").symlink_to(mine)
+    assert "is a link" in str(damage(folders[1]))
+    keep_best(runs)
+    assert (mine / "model.safetensors").exists()
+    assert models(folders[2:]) == []
+
+
+def test_a_run_in_which_another_process_works_keeps_its_model(runs: list[RunConfig]) -> None:
+    folders = [saved(run, value, 0.5) for run, value in zip(runs, (0.9, 0.8, 0.7), strict=True)]
+    with claimed(folders[1], run_id(runs[1])):
+        assert f"that of {folders[1].name} too: process " in str(keep_best(runs))
+    assert models(folders) == [folders[0].name, folders[1].name]
+
+
+def test_the_best_may_have_been_removed_before(runs: list[RunConfig]) -> None:
+    folders = [saved(run, value, 0.5) for run, value in zip(runs, (0.9, 0.8, 0.7), strict=True)]
+    remove_model(folders[0], "output.keep=none")
+    assert "nothing is removed, because the model of the best run full_seed0" in str(
+        keep_best(runs)
+    )
+    assert models(folders) == [folders[1].name, folders[2].name]
 
 
 def test_smaller_may_be_better(runs: list[RunConfig]) -> None:

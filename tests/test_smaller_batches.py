@@ -43,7 +43,7 @@ def hold(samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_batch_is_divided_into_parts_of_like_size() -> None:
-    assert divided([5, 3, 1, 4, 2], 2) == [[5, 3, 1], [4, 2]]
+    assert divided([5, 3, 1, 4, 2], 2) == [[5, 3], [1, 4, 2]]
     assert divided([5, 3], 4) == [[5], [3]]
     assert divided([5, 3, 1], 1) == [[5, 3, 1]]
 

@@ -4,10 +4,9 @@ The order depends on the seed and the epoch only, never on the number of process
 same configuration takes the same optimiser steps on one CPU or on eight GPUs.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -140,9 +139,10 @@ def equal_parts(batch: Sequence[int], lengths: Sequence[int]) -> list[list[int]]
 
 
 def divided(batch: Sequence[int], parts: int) -> list[Sequence[int]]:
-    """The batch in so many parts of like size, or in single samples where it has fewer."""
-    size = math.ceil(len(batch) / parts)
-    return [batch[start : start + size] for start in range(0, len(batch), size)]
+    """The batch in so many parts, whose sizes differ by 1 at most; where it has fewer, in samples."""
+    parts = min(parts, len(batch))
+    bounds = [len(batch) * part // parts for part in range(parts + 1)]
+    return [batch[start:end] for start, end in pairwise(bounds)]
 
 
 def load_batches(
