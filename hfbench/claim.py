@@ -24,10 +24,8 @@ from hfbench.errors import UserError
 from hfbench.manifest import MANIFEST, DamagedError, read_manifest, seal
 from hfbench.results import BAD_ROWS_FILE, RESULT_FILE, RunResult
 
-LOCK, HOLDER = (
-    ".hfbench.lock",
-    ".hfbench.holder.json",
-)  # what keeps others out, and whose it is, for people
+# What keeps others out, and whose it is, for people.
+LOCK, HOLDER = ".hfbench.lock", ".hfbench.holder.json"
 _ANYBODYS = (LOCK, HOLDER, BAD_ROWS_FILE)  # what a run that never began leaves
 _UNUSABLE = (
     errno.ENAMETOOLONG,

@@ -109,14 +109,14 @@ def test_a_filter_that_cannot_be_named_is_not_run_either(tmp_path: Path) -> None
     assert not (tmp_path / "mark").exists()
 
 
-def test_a_filter_of_the_users_own_configuration_runs(tmp_path: Path) -> None:
-    """As git-lfs: without it every large file that was touched would count as changed."""
+def test_a_filter_of_the_users_own_configuration_is_not_run_either(tmp_path: Path) -> None:
+    """Started in the work tree, ``python -m nbstripout`` would run the repository's own module."""
     folder, program = _repository(tmp_path)
     _commit(folder)
     _git(folder, "config", "--global", "filter.evil.clean", str(program))
     os.utime(folder / "a.x", (1, 1))
     assert git_state(folder) == {"commit": _git(folder, "rev-parse", "HEAD"), "dirty": False}
-    assert (tmp_path / "mark").exists()
+    assert not (tmp_path / "mark").exists()
 
 
 def test_nothing_that_a_submodule_configures_is_run(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,7 @@ def test_where_nothing_smaller_helps_the_reason_stays(
     hold(room, monkeypatch)
     size = 16 if room else 2
     asked = config(tmp_path, f"training.oom={option}", f"training.batch_size={size}")
+    asked = replace(asked, training=replace(asked.training, eval_batch_size=size))
     if option == "retry":
         with pytest.raises(StartAgainError):
             run(asked)

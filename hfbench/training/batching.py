@@ -139,7 +139,7 @@ def equal_parts(batch: Sequence[int], lengths: Sequence[int]) -> list[list[int]]
 
 
 def divided(batch: Sequence[int], parts: int) -> list[Sequence[int]]:
-    """The batch in so many parts, whose sizes differ by 1 at most; where it has fewer, in samples."""
+    """The batch in so many parts, or in its samples; their sizes differ by 1 at most."""
     parts = min(parts, len(batch))
     bounds = [len(batch) * part // parts for part in range(parts + 1)]
     return [batch[start:end] for start, end in pairwise(bounds)]
