@@ -10,6 +10,7 @@ Standard library only, and little of it: this is loaded first.
 """
 
 import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -136,7 +137,9 @@ def say_interrupted() -> None:
         if _state.asked not in (None, signal.SIGINT):
             name = signal.Signals(_state.asked).name
             line = line.replace("interrupted", f"interrupted by {name}", 1)
-        os.write(STANDARD_ERROR, f"{start}hfbench: {line}\n".encode("ascii"))
+        # The terminal or the program that read it may be gone, and this process ends all the same.
+        with contextlib.suppress(OSError):
+            os.write(STANDARD_ERROR, f"{start}hfbench: {line}\n".encode("ascii"))
 
 
 @contextmanager

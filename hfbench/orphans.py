@@ -1,16 +1,23 @@
 """A process that a launcher or a command of ours started ends when that one is gone.
 
+    python -m hfbench.orphans PARENT MODULE [ARGUMENT ...]
+
+runs a module that helps the process PARENT (:func:`helper`), watched before anything is imported.
+
 ``accelerate launch`` with one process passes no signal on, and nothing passes a SIGKILL on.
 
 Standard library only.
 """
 
 import os
+import runpy
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from hfbench.interrupts import asked_to_end, end_at_once
 
@@ -37,6 +44,23 @@ def end_with_command() -> None:
     _end_when(lambda: os.getppid() != server or not command.is_alive())
 
 
+def helper(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of ours for this process, and ends with it."""
+    return [sys.executable, "-m", "hfbench.orphans", str(os.getpid()), module, *arguments]
+
+
+def _help(parent: int, module: str) -> None:
+    """Run ``module``; it keeps nothing, so it needs no time to end, and has nothing to say."""
+
+    def watch() -> NoReturn:
+        while os.getppid() == parent:
+            time.sleep(POLL_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
 def _end_when(alone: Callable[[], bool]) -> None:
     """End as SIGTERM asks for, and at last at once."""
     threading.Thread(target=_watch, args=(alone,), name="parent", daemon=True).start()
@@ -59,3 +83,9 @@ def _is_accelerate(process: int) -> bool:
         return b"accelerate" in Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:
         return True
+
+
+if __name__ == "__main__":
+    _parent, _module = int(sys.argv[1]), sys.argv[2]
+    del sys.argv[1:3]
+    _help(_parent, _module)

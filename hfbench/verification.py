@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from hfbench import provenance
 from hfbench.disk import sync
+from hfbench.orphans import helper
 from hfbench.saving import load_model
 from hfbench.training.batching import Batch
 
@@ -50,7 +51,7 @@ def verify(model_folder: Path, check_file: Path) -> None:
     Raises:
         RuntimeError: they differ, or the model does not load.
     """
-    command = [sys.executable, "-m", "hfbench.verification", str(model_folder), str(check_file)]
+    command = helper("hfbench.verification", str(model_folder), str(check_file))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the model saved in {model_folder} does not load:\n{done.stderr}")

@@ -4,7 +4,6 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import IO, Any
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from hfbench.config import HubConfig
 from hfbench.errors import NotPublishedError, UserError
+from hfbench.orphans import helper
 from hfbench.training.progress import progress_options
 
 CHECK_SECONDS = 8.0  # of silence before training; a mistake is answered at once
@@ -64,7 +64,7 @@ def _work(
     # Only LFS goes through the HTTP client whose silence is watched.
     environment = os.environ | {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     worker = subprocess.Popen(
-        [sys.executable, "-m", "hfbench.hub.worker"],
+        helper("hfbench.hub.worker"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
