@@ -9,6 +9,7 @@ runs a module that helps the process PARENT (:func:`helper`), watched before any
 Standard library only.
 """
 
+import ctypes
 import os
 import runpy
 import signal
@@ -22,6 +23,7 @@ from typing import NoReturn
 from hfbench.interrupts import asked_to_end, end_at_once
 
 POLL_SECONDS = 0.5
+SIGNAL_AT_PARENTS_DEATH = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
 GRACE_SECONDS = 7.0  # to end the step and to keep its state
 
 
@@ -57,6 +59,8 @@ def _help(parent: int, module: str) -> None:
             time.sleep(POLL_SECONDS)
         os._exit(1)
 
+    if sys.platform == "linux":  # no thread runs while a library's call keeps Python's lock
+        ctypes.CDLL(None).prctl(SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
     threading.Thread(target=watch, name="parent", daemon=True).start()
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
