@@ -87,10 +87,12 @@ def check_reported(loaded: nn.Module, reported: Reported, accelerator: Accelerat
     where = f"over {samples:,} of {of:,} test samples"
     difference = _compare_predictions(expected, saved, scale, tolerance, where)
     reported_loss, saved_loss = mean_loss(batches), mean_loss([part.loss for part in parts])
-    largest = 0.0 if scale is None else float(np.abs(scale.inverse.of_numbers(expected)).max())
-    if not abs(saved_loss - reported_loss) <= _loss_allowed(
-        reported_loss, tolerance, scale, largest
-    ):
+    largest = 0.0
+    if scale is not None:
+        largest = float(np.nanmax(np.abs(scale.inverse.of_numbers(expected))))
+    loss_difference = _off(saved_loss, reported_loss)
+    allowed = _loss_allowed(reported_loss, tolerance, scale, largest)
+    if loss_difference and not loss_difference <= allowed:
         raise RuntimeError(
             f"the saved model gives another test loss than the trained one: {saved_loss:.6g} "
             f"instead of {reported_loss:.6g} {where}"
@@ -102,9 +104,9 @@ def check_reported(loaded: nn.Module, reported: Reported, accelerator: Accelerat
     return SavedCheck(
         samples=samples,
         of=of,
-        loss_difference=abs(saved_loss - reported_loss),
+        loss_difference=loss_difference,
         prediction_difference=difference,
-        metric_difference=abs(scores[1] - scores[0]),
+        metric_difference=_off(scores[1], scores[0]),
         seconds=time.perf_counter() - started,
     )
 
@@ -132,8 +134,8 @@ def _compare_predictions(
     allowed = tolerance.prediction
     if scale is not None:
         expected, saved = (scale.inverse.of_numbers(values) for values in (expected, saved))
-    largest = float(np.abs(expected).max(initial=0))
-    off = float(np.abs(saved - expected).max(initial=0))
+    largest = float(np.abs(expected[np.isfinite(expected)]).max(initial=0))
+    off = _off(saved, expected)
     difference = off / largest if off else 0.0
     if scale is not None:  # numbers far from 0 have fewer digits for their spread
         allowed += 4 * FLOAT32 * abs(scale.centre / scale.scale) / max(largest, FLOAT32)
@@ -143,6 +145,14 @@ def _compare_predictions(
             f"{difference:.3g} of the largest, where {allowed:.3g} is rounding"
         )
     return difference
+
+
+def _off(found: npt.ArrayLike, expected: npt.ArrayLike) -> float:
+    """The largest difference; numbers that are not finite have to be the same."""
+    one, other = np.asarray(found, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+    same = (one == other) | (np.isnan(one) & np.isnan(other))
+    with np.errstate(invalid="ignore"):
+        return float(np.abs(np.where(same, 0.0, one - other)).max(initial=0.0))
 
 
 def _some(batches: Sequence[BatchLoss], limit: int) -> list[BatchLoss]:

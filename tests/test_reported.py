@@ -16,7 +16,7 @@ from torch import nn
 
 import hfbench.run
 from hfbench.config import load_config
-from hfbench.reported import _compare_predictions, _some, _Tolerance
+from hfbench.reported import _compare_predictions, _off, _some, _Tolerance
 from hfbench.results import RunResult
 from hfbench.run import run
 from hfbench.saving import check_tensors
@@ -116,6 +116,18 @@ def test_numbers_far_from_zero_are_compared_by_their_spread() -> None:
     _compare_predictions(numbers, numbers + np.float32(0.0625), scale, _Tolerance(), "here")
     with pytest.raises(RuntimeError, match="other predictions"):
         _compare_predictions(numbers, numbers + 2, scale, _Tolerance(), "here")
+
+
+def test_numbers_that_are_not_finite_have_to_be_the_same() -> None:
+    numbers = np.array([[1.0, np.nan], [np.inf, -2.0]], dtype=np.float32)
+    assert _compare_predictions(numbers, numbers.copy(), None, _Tolerance(), "here") == 0
+    for value in (np.nan, -np.inf, 3.0):
+        other = numbers.copy()
+        other[1, 0] = value
+        with pytest.raises(RuntimeError, match="other predictions"):
+            _compare_predictions(numbers, other, None, _Tolerance(), "here")
+    assert _off(np.nan, np.nan) == 0
+    assert _off(1.5, 1.0) == 0.5
 
 
 def test_a_network_of_sparse_attention_has_one_kind_for_all_texts(
