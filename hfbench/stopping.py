@@ -20,7 +20,13 @@ from hfbench.errors import (
     is_out_of_memory,
 )
 from hfbench.exits import speak_for_all
-from hfbench.interrupts import Interrupted, asked_to_end, ends_anyway, signals_wait
+from hfbench.interrupts import (
+    Interrupted,
+    asked_to_end,
+    ends_anyway,
+    interrupted_by_all,
+    signals_wait,
+)
 from hfbench.killed import killed
 from hfbench.record import Record
 from hfbench.results import Failure, Status
@@ -43,8 +49,8 @@ def failing_together() -> Iterator[None]:
         yield
     except (Exception, KeyboardInterrupt) as error:
         cause = _first_cause(together, error)
-        if cause is None and isinstance(error, Exception):
-            raise Interrupted(asked_to_end() or signal.SIGTERM) from error
+        if cause is None and together.size > 1:
+            raise interrupted_by_all(_signal(together, error)) from error
         if cause is None:
             raise
         if cause.rank == together.rank:
@@ -85,7 +91,7 @@ def ends_recorded(record: Record, accelerator: Accelerator) -> Iterator[None]:
     except (Exception, KeyboardInterrupt) as error:
         cause = _first_cause(together, error)
         if cause is None:
-            _record_interrupt(record, accelerator, error)
+            _record_interrupt(record, accelerator, error, _signal(together, error))
             raise
         for tracker in accelerator.trackers:
             tracker.finish()
@@ -108,6 +114,9 @@ def _first_cause(together: Company, error: BaseException) -> Cause | None:
             together.size > 1 and asked_to_end() is not None
         )
         cause = together.news(NEWS_SECONDS if _may_follow(error) and not asked else 0.0)
+        # That may have reached this process, or another one, only after the connection broke.
+        if together.size > 1:
+            asked = asked or asked_to_end() is not None or together.ended_by() is not None
         if cause is None and not asked:
             cause = together.settle(_cause(error, together.rank))
         if cause is not None:
@@ -136,8 +145,17 @@ def _cause(error: BaseException, rank: int) -> Cause:
     )
 
 
-def _record_interrupt(record: Record, accelerator: Accelerator, error: BaseException) -> None:
-    number = error.number if isinstance(error, Interrupted) else asked_to_end() or signal.SIGINT
+def _signal(together: Company, error: BaseException) -> int:
+    """Which one ends all processes; the others are told."""
+    if isinstance(error, Interrupted) and error.agreed:
+        return error.number
+    own = error.number if isinstance(error, Interrupted) else asked_to_end() or signal.SIGINT
+    return together.end_by(together.ended_by() or own)
+
+
+def _record_interrupt(
+    record: Record, accelerator: Accelerator, error: BaseException, number: int
+) -> None:
     if accelerator.is_main_process and record.begun:
         step = last_step(record.folder)
         record.update(steps=step or 0)

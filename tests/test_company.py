@@ -10,6 +10,7 @@ import pytest
 from torch.distributed import HashStore
 
 from hfbench.errors import OtherProcessFailedError
+from hfbench.interrupts import Interrupted
 from hfbench.training.company import Cause, Company
 
 
@@ -29,10 +30,22 @@ def test_the_first_cause_is_that_of_all() -> None:
     assert first.news() == cause(1)
 
 
+def test_the_first_signal_ends_all_and_is_no_failure() -> None:
+    first, second = two()
+    assert first.ended_by() is None
+    assert second.end_by(10) == 10
+    assert first.end_by(15) == 10
+    assert first.news(seconds=60) is None  # which does not wait for a failure then
+    with pytest.raises(Interrupted) as caught:
+        first.wait_for_all()
+    assert caught.value.number == 10
+
+
 def test_one_process_alone_has_its_own_cause_and_waits_for_nobody() -> None:
     alone = Company(0, 1, None, "here")
     alone.wait_for_all()
     assert alone.news(seconds=60) is None
+    assert alone.end_by(15) == 15
     assert alone.settle(cause(0)) == cause(0)
     assert alone.speaks()
 

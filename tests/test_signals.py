@@ -231,6 +231,41 @@ MOMENTS = {  # before which call of which function a signal comes
 }
 
 
+def held(moment: str, reached: Path) -> dict[str, str]:
+    """The environment in which the main process waits at a moment, once ``reached`` is there."""
+    site = reached.with_name("site")
+    site.mkdir()
+    shutil.copy(Path(__file__).with_name("held_moments.py"), site / "sitecustomize.py")
+    module, function, call = MOMENTS[moment]
+    return {
+        "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]),
+        "HELD_MODULE": module,
+        "HELD_FUNCTION": function,
+        "HELD_CALL": call,
+        "HELD_FILE": str(reached),
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("main", [True, False])
+def test_a_signal_that_reaches_one_process_at_other_moments_stops_all(
+    main: bool, moment: str, tmp_path: Path
+) -> None:
+    """The others learn its number, and do not take a connection that it closes for a failure."""
+    folder, reached = tmp_path / "run", tmp_path / "reached"
+    with training("launch 2", folder, environment=held(moment, reached)) as process:
+        wait_until(reached.exists, process)
+        _, first, second = sorted(workers(folder))  # after their launcher
+        os.kill(first if main else second, signal.SIGUSR1)
+        _, error = ended_within(process, folder, 15)
+    result = result_in(folder)
+    assert (result["status"], result["failure"]) == ("interrupted", None), result["reason"]
+    assert result["reason"].startswith("ended by SIGUSR1;")
+    assert "hfbench: interrupted by SIGUSR1; the same command continues" in error
+    finish("launch 2", folder)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("how", [*LAUNCHERS, "compare"])
@@ -243,17 +278,7 @@ def test_a_signal_at_other_moments_keeps_what_was_kept_last(
     undisturbed: Callable[[str], tuple[bytes, object]],
 ) -> None:
     folder, reached = tmp_path / "run", tmp_path / "reached"
-    (tmp_path / "site").mkdir()
-    shutil.copy(Path(__file__).with_name("held_moments.py"), tmp_path / "site/sitecustomize.py")
-    module, function, call = MOMENTS[moment]
-    environment = {
-        "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]),
-        "HELD_MODULE": module,
-        "HELD_FUNCTION": function,
-        "HELD_CALL": call,
-        "HELD_FILE": str(reached),
-    }
-    with training(how, folder, environment=environment) as process:
+    with training(how, folder, environment=held(moment, reached)) as process:
         wait_until(reached.exists, process)
         process.send_signal(number)
         _, error = ended_within(process, folder, 30)

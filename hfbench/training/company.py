@@ -1,5 +1,5 @@
-"""The processes of one run: they wait for each other without a limit, and the first that fails
-says why, for all.
+"""The processes of one run: they wait for each other without a limit, the first that fails says
+why, for all, and a signal that ends one of them ends all.
 
 What they share is PyTorch's store. torchrun and accelerate launch keep it outside of them, and no
 collective is needed to read it: a process that waits for a GPU or for a connection is told too.
@@ -9,6 +9,7 @@ Each of them looks there twice a second, and after the others on the same machin
 import functools
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -24,7 +25,7 @@ from accelerate.utils import broadcast_object_list, parse_flag_from_env
 from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
 
 from hfbench.errors import OtherProcessFailedError, UserError
-from hfbench.interrupts import speak_no_more
+from hfbench.interrupts import Interrupted, asked_to_end, speak_no_more
 from hfbench.processes import lives
 from hfbench.results import Status
 
@@ -81,7 +82,7 @@ class Company:
     def wait_for_all(self) -> None:
         """Until every process is here, however long it works before.
 
-        Raises OtherProcessFailedError where one has failed.
+        Raises OtherProcessFailedError where one has failed, Interrupted where a signal ends one.
         """
         self._meetings += 1
         key, pause, more = f"meeting-{self._meetings}", 0.001, 1
@@ -91,6 +92,8 @@ class Company:
                     return
             if self.cause is not None and self.cause.rank != self.rank:
                 raise OtherProcessFailedError(self.cause.reason)
+            if (number := self.ended_by()) is not None:
+                raise Interrupted(number)
             time.sleep(pause)
             pause, more = min(2 * pause, 0.1), 0
 
@@ -117,15 +120,30 @@ class Company:
             self.cause = own if told is None else Cause(**json.loads(told))
         return self.cause
 
+    def end_by(self, number: int) -> int:
+        """A signal ends this process: the others are told. Returns the first that ends any."""
+        if self._store is not None:
+            with self._until_store_ends():
+                return int(self._store.compare_set("signal", "", str(number)))
+        return number
+
+    def ended_by(self) -> int | None:
+        """The first signal that ends a process, and with it all."""
+        told = self._read("signal")
+        return None if told is None else int(told)
+
     def news(self, seconds: float = 0.0) -> Cause | None:
-        """What another process told, or that one was killed; looked for during ``seconds``."""
+        """What another process told, or that one was killed; looked for during ``seconds``.
+
+        Also None where a signal ends one of them.
+        """
         patience = time.monotonic() + seconds
         while self.cause is None and self._store is not None:
             if (told := self._read("cause")) is not None:
                 self.cause = Cause(**json.loads(told))
             elif (rank := self._killed_rank()) is not None:
                 self.settle(Cause(rank, "failed", self.killed(rank), None))
-            elif time.monotonic() >= patience:
+            elif time.monotonic() >= patience or self.ended_by() is not None:
                 break
             else:
                 time.sleep(0.1)
@@ -148,7 +166,12 @@ class Company:
         return all(self._is_killed(rank) for rank in range(self.rank))
 
     def _watch(self) -> None:
+        passed_on = False
         while self.news() is None:
+            number = self.ended_by()
+            if number is not None and asked_to_end() is None and not passed_on:
+                signal.pthread_kill(threading.main_thread().ident or 0, number)
+                passed_on = True
             if self._leaving.wait(POLL_SECONDS):
                 return
         assert self.cause is not None
