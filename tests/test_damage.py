@@ -36,7 +36,7 @@ def folder(finished: Path, tmp_path: Path) -> Path:
 
 def test_a_run_keeps_what_was_measured_for_it(finished: Path) -> None:
     kept = kept_choices(finished)
-    assert kept == Choices("no", torch.get_num_threads(), None, kept.prefix)
+    assert kept == Choices("no", torch.get_num_threads(), None, kept.prefix, parts=1)
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
