@@ -25,7 +25,7 @@ from hfbench.training import fit
 STEPS = 40
 BEFORE_SECONDS, WITHIN_SECONDS = 2.0, 0.6  # after the start, after the first step; at most
 FULL_DISK_EVERY = 8  # starts
-SMALLEST_STATE = 100_000  # bytes that a file may have then: a result fits, a state does not
+LARGEST_FILE = 30_000  # bytes, on a full disk: a result and the weights fit, the optimiser's do not
 
 
 def settings(folder: Path) -> list[str]:
@@ -52,7 +52,7 @@ def child(folder: Path, announce: int, full: bool) -> None:
         own_resume(loop)
         os.write(announce, f"resumed {loop.progress.step}\n".encode())
         if full:
-            limits = (SMALLEST_STATE, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+            limits = (LARGEST_FILE, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     fit._Loop.save, fit._Loop.resume = save, resume  # type: ignore[method-assign]
@@ -121,11 +121,12 @@ def main(base: Path, kills: int) -> dict[str, Any]:
         full = found["starts"] % FULL_DISK_EVERY == 0
         within = chance.random() < 0.75
         seconds = chance.uniform(0.0, WITHIN_SECONDS if within else BEFORE_SECONDS)
-        if found["kills"] >= kills:
+        if full or found["kills"] >= kills:  # a full disk ends it by itself
             seconds = 300.0
         code, said = start(folder, seconds, full=full, within=within)
         assert code in (0, 2, -signal.SIGKILL), code
         assert code != 2 or full
+        assert not full or all(word != "saved" for word, _ in said), "the disk was not full"
         found["kills"] += code == -signal.SIGKILL
         found["full_disks"] += code == 2
         for word, step in said:
