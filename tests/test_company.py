@@ -98,6 +98,13 @@ class EndedStore(HashStore):
     """As one whose launcher was killed."""
 
     ended = False
+    refused = 0
+
+    def check(self, keys: list[str]) -> bool:
+        if self.ended:
+            self.refused += 1
+            raise RuntimeError("Connection reset by peer")
+        return super().check(keys)
 
     def add(self, key: str, amount: int) -> int:
         if self.ended:
@@ -110,6 +117,18 @@ def test_nobody_waits_in_a_store_that_has_ended() -> None:
     first, _ = Company(0, 2, store, None), Company(1, 2, store, None)
     store.ended = True
     first.wait_for_all()
+
+
+def test_a_store_that_has_ended_is_asked_no_more() -> None:
+    store = EndedStore()
+    company = Company(0, 2, store, "here")
+    store.ended = True
+    assert company.news() is None
+    assert company.ended_by() is None
+    assert company.end_by(15) == 15
+    assert company.settle(cause(0)) == cause(0)
+    company.leave()
+    assert store.refused == 1
 
 
 def test_who_did_not_fail_waits_until_the_cause_is_recorded() -> None:

@@ -86,9 +86,9 @@ class Company:
         """
         self._meetings += 1
         key, pause, more = f"meeting-{self._meetings}", 0.001, 1
-        while self._store is not None and not self._store_ended:
+        while (store := self._open_store()) is not None:
             with self._until_store_ends():
-                if self._store.add(key, more) >= self.size:
+                if store.add(key, more) >= self.size:
                     return
             if self.cause is not None and self.cause.rank != self.rank:
                 raise OtherProcessFailedError(self.cause.reason)
@@ -114,17 +114,17 @@ class Company:
         """The first cause of all processes: ``own`` unless another was faster."""
         if self.cause is None:
             told = None
-            if self._store is not None:
+            if (store := self._open_store()) is not None:
                 with self._until_store_ends():
-                    told = self._store.compare_set("cause", "", json.dumps(asdict(own))).decode()
+                    told = store.compare_set("cause", "", json.dumps(asdict(own))).decode()
             self.cause = own if told is None else Cause(**json.loads(told))
         return self.cause
 
     def end_by(self, number: int) -> int:
         """A signal ends this process: the others are told. Returns the first that ends any."""
-        if self._store is not None:
+        if (store := self._open_store()) is not None:
             with self._until_store_ends():
-                return int(self._store.compare_set("signal", "", str(number)))
+                return int(store.compare_set("signal", "", str(number)))
         return number
 
     def ended_by(self) -> int | None:
@@ -202,15 +202,19 @@ class Company:
         return place is not None and place == self.place and not lives(process)
 
     def _put(self, key: str, value: str) -> None:
-        if self._store is not None:
+        if (store := self._open_store()) is not None:
             with self._until_store_ends():
-                self._store.set(key, value)
+                store.set(key, value)
 
     def _read(self, key: str) -> str | None:
-        if self._store is not None:
+        if (store := self._open_store()) is not None:
             with self._until_store_ends():
-                return self._store.get(key).decode() if self._store.check([key]) else None
+                return store.get(key).decode() if store.check([key]) else None
         return None
+
+    def _open_store(self) -> Store | None:
+        """None once it has ended: PyTorch prints pages about each further call."""
+        return None if self._store_ended else self._store
 
     @contextmanager
     def _until_store_ends(self) -> Iterator[None]:
