@@ -35,8 +35,6 @@ ROUNDINGS = 3  # so many times what the run's precision changes, and one roundin
 HALF = {"fp16": torch.finfo(torch.float16).eps, "bf16": torch.finfo(torch.bfloat16).eps}
 FLOAT32 = torch.finfo(torch.float32).eps
 MEASURED_SAMPLES = 32  # on which it is measured what the run's precision changes
-
-
 OTHER_ANSWERS = 0.01  # of the samples whose answers are tokens may be near a tie between two
 
 
@@ -46,6 +44,7 @@ class _Tolerance:
 
     prediction: float = EXACT
     loss: float = EXACT
+    answers: float = OTHER_ANSWERS  # share of the samples that may get other tokens
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,8 @@ class Reported:
 def check_reported(loaded: nn.Module, reported: Reported, accelerator: Accelerator) -> SavedCheck:
     """Compute the test split again with the loaded model, or batches spread evenly over it.
 
+    Where numbers are learnt in standard units, ``loaded`` must give these.
+
     In the batches and the precision of the run.
 
     Raises:
@@ -78,18 +79,20 @@ def check_reported(loaded: nn.Module, reported: Reported, accelerator: Accelerat
     _attach_loss(loaded, reported)
     again = _Again(loaded, reported, accelerator)
     tolerance = again.tolerance(batches)
-    parts = again.compute(batches, rounded=scale is None)
+    parts = again.compute(batches)
     indices = np.concatenate([np.asarray(batch.indices) for batch in batches])
     samples, of = len(indices), len(found.predictions)
     # Answers of tokens may be longer or shorter than the reported ones.
-    both = stack([found.predictions[indices], *(part.predictions for part in parts)])
+    units = found.predictions[indices]
+    inside = units if scale is None else scale.inverse.of_numbers(units)
+    both = stack([inside, *(part.predictions for part in parts)])
     expected, saved = both[:samples], both[samples:]
     where = f"over {samples:,} of {of:,} test samples"
     difference = _compare_predictions(expected, saved, scale, tolerance, where)
     reported_loss, saved_loss = mean_loss(batches), mean_loss([part.loss for part in parts])
     largest = 0.0
     if scale is not None:
-        largest = float(np.nanmax(np.abs(scale.inverse.of_numbers(expected))))
+        largest = float(np.nanmax(np.abs(expected)))
     loss_difference = _off(saved_loss, reported_loss)
     allowed = _loss_allowed(reported_loss, tolerance, scale, largest)
     if loss_difference and not loss_difference <= allowed:
@@ -99,7 +102,7 @@ def check_reported(loaded: nn.Module, reported: Reported, accelerator: Accelerat
         )
     scores = [
         task.compute_metrics(values, found.references[indices])[task.primary_metric]
-        for values in (expected, saved)
+        for values in ((expected, saved) if scale is None else (units, scale.of_numbers(saved)))
     ]
     return SavedCheck(
         samples=samples,
@@ -125,15 +128,13 @@ def _compare_predictions(
     """
     if not np.issubdtype(expected.dtype, np.floating):  # tokens: one is not near another
         others = int((expected != saved).reshape(len(expected), -1).any(axis=1).sum())
-        if others > math.ceil(OTHER_ANSWERS * len(expected)):
+        if others > math.ceil(tolerance.answers * len(expected)):
             raise RuntimeError(
                 f"the saved model gives other answers than the trained one to {others:,} samples, "
                 f"{where}"
             )
         return None
     allowed = tolerance.prediction
-    if scale is not None:
-        expected, saved = (scale.inverse.of_numbers(values) for values in (expected, saved))
     largest = float(np.abs(expected[np.isfinite(expected)]).max(initial=0))
     off = _off(saved, expected)
     difference = off / largest if off else 0.0
@@ -176,7 +177,8 @@ def _attach_loss(loaded: nn.Module, reported: Reported) -> None:
     centre, unit = scale.centre, scale.scale
 
     def of_standard_units(logits: Tensor, labels: Tensor) -> Tensor:
-        return loss((logits - centre) / unit, (labels.to(logits.dtype) - centre) / unit)
+        z = logits if logits.dtype == torch.float64 else logits.float()
+        return loss(z, (labels.to(z.dtype) - centre) / unit)
 
     OwnLoss(of_standard_units).attach(loaded)
 
@@ -185,7 +187,8 @@ class _Again:
     """The loaded model on batches of the test split."""
 
     def __init__(self, loaded: nn.Module, reported: Reported, accelerator: Accelerator) -> None:
-        self.loaded, self.task, self.scale = loaded, reported.task, reported.scale
+        self.loaded, self.task = loaded, reported.task
+        self.tokens = not np.issubdtype(reported.found.predictions.dtype, np.floating)
         self.data, self.accelerator = reported.data.test, accelerator
 
     def compute(
@@ -211,8 +214,6 @@ class _Again:
         epsilon = HALF.get(self.accelerator.mixed_precision)
         if epsilon is None:
             return _Tolerance()
-        if self.scale is not None:  # the head that was given the units needs float32
-            return _Tolerance(prediction=8 * epsilon, loss=8 * epsilon)
         count, samples = 0, 0
         while count < len(batches) and samples < MEASURED_SAMPLES:
             samples += len(batches[count].indices)
@@ -229,7 +230,19 @@ class _Again:
         return _Tolerance(
             prediction=ROUNDINGS * (off / largest if off else 0.0) + epsilon,
             loss=ROUNDINGS * abs(losses[0] - losses[1]) / max(1.0, abs(losses[1])) + epsilon / 2,
+            answers=OTHER_ANSWERS + ROUNDINGS * self._other_answers(batches[:count]),
         )
+
+    def _other_answers(self, batches: Sequence[BatchLoss]) -> float:
+        """The share of the samples whose tokens the run's precision changes; 0 of numbers."""
+        if not self.tokens:
+            return 0.0
+        one, other = (
+            stack([part.predictions for part in self.compute(batches, rounded=value)])
+            for value in (True, False)
+        )
+        both = stack([one, other])
+        return float((both[: len(one)] != both[len(one) :]).any(axis=1).mean())
 
 
 def _loss_allowed(loss: float, tolerance: _Tolerance, scale: Scale | None, largest: float) -> float:

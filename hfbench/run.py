@@ -410,6 +410,8 @@ def save(
         reported = Reported(prepared.task, prepared.data, found, scale, limit)
 
         def check_numbers(loaded: nn.Module) -> None:
+            if prepared.standardised is not None:  # so that half precision rounds as in the run
+                prepared.standardised.unfold(model, loaded)
             fields["saved_check"] = check_reported(loaded, reported, accelerator)
 
         check = prepared.task.check_batch(prepared.data.test)

@@ -69,6 +69,12 @@ class Standardised:
             handle.remove()
         fold(self.layers, self.scale)
 
+    def unfold(self, model: nn.Module, loaded: nn.Module) -> None:
+        """Let ``loaded``, a copy of the folded ``model``, give z again."""
+        names = [name for name, module in model.named_modules() if module in self.layers]
+        layers = [loaded.get_submodule(name) for name in names]
+        fold([layer for layer in layers if isinstance(layer, nn.Linear)], self.scale.inverse)
+
     def _take_labels(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
