@@ -28,7 +28,7 @@ from hfbench.manifest import files_below, listed
 from hfbench.models.checkpointing import gradient_checkpointing
 from hfbench.models.loading import hub_commit
 from hfbench.models.structure import canonical_name, is_scale
-from hfbench.prediction import plan_run, predict, training_steps
+from hfbench.prediction import plan_run, predict, training_steps, workload_of
 from hfbench.preparation import (
     Prepared,
     describe,
@@ -172,7 +172,7 @@ def _recorded(
         record.write("failed", STARTED)
     start_tracker(config, accelerator)
     with computing_less(smaller, prepared, accelerator, record, kept) as shortened:
-        record.update(**foretell(smaller, shortened, accelerator))
+        record.update(**foretell(config, shortened, accelerator, parts))
         if accelerator.is_main_process:  # for whoever finds this run killed
             record.write("failed", STARTED)
         test = score_untrained(smaller, shortened, accelerator)
@@ -266,16 +266,23 @@ def start_tracker(config: RunConfig, accelerator: Accelerator) -> None:
         accelerator.init_trackers("hfbench", config=values)
 
 
-def foretell(config: RunConfig, prepared: Prepared, accelerator: Accelerator) -> dict[str, Any]:
-    """What the training is going to need or, said aloud, why only running it can tell."""
+def foretell(
+    config: RunConfig, prepared: Prepared, accelerator: Accelerator, parts: int = 1
+) -> dict[str, Any]:
+    """What the training is going to need or, said aloud, why only running it can tell.
+
+    ``parts``: in how many each batch is computed; the steps are those of whole batches.
+    """
     try:
         with working("tracing what a step needs"):
-            plan = plan_run(config, prepared, accelerator)
+            plan = plan_run(with_parts(config, parts), prepared, accelerator)
     except NotMeasuredError as error:
         accelerator.print(f"nothing is predicted: {error}")
         return {"not_predicted": str(error)}
     found = predict(plan, accelerator)
-    steps = training_steps(config, plan.typical.workload)
+    precision = plan.typical.workload.precision
+    whole = workload_of(config, len(prepared.data.train), accelerator.num_processes, precision)
+    steps = training_steps(config, whole)
     accelerator.print(
         f"expected: {steps:,} steps of {1e3 * found.step_seconds:.3g} ms, about "
         f"{duration(steps * found.step_seconds)} of training"

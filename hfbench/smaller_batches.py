@@ -4,6 +4,7 @@ The samples of a step stay the same: a batch is computed in parts, as if ``train
 were half as large and ``training.gradient_accumulation_steps`` twice as large.
 """
 
+import math
 import os
 import sys
 from dataclasses import replace
@@ -28,11 +29,13 @@ def batch_parts(config: RunConfig) -> int:
 def with_parts(config: RunConfig, parts: int) -> RunConfig:
     """What the passes of such a run are like; its batches stay those of ``config``."""
     training = config.training
+    size = math.ceil(training.batch_size / parts)
+    passes = math.ceil(training.batch_size / size)  # of a batch
     smaller = replace(
         training,
-        batch_size=-(-training.batch_size // parts),
-        eval_batch_size=-(-training.eval_batch_size // parts),
-        gradient_accumulation_steps=training.gradient_accumulation_steps * parts,
+        batch_size=size,
+        eval_batch_size=math.ceil(training.eval_batch_size / parts),
+        gradient_accumulation_steps=training.gradient_accumulation_steps * passes,
     )
     return replace(config, training=smaller)
 
@@ -53,24 +56,26 @@ def divide_further(config: RunConfig, record: Record, processes: int) -> None:
         return
     kept = kept_choices(record.folder)
     keep_choices(record.folder, run_id(config), replace(kept, parts=2 * parts))
-    size = with_parts(config, 2 * parts).training.batch_size
     raise StartAgainError(
-        f"out of memory: when it starts again, it computes each batch in {2 * parts} parts of at "
-        f"most {size} samples"
+        f"out of memory: when it starts again, it computes {_sizes(config, 2 * parts)}"
     )
 
 
 def note(model: nn.Module, config: RunConfig, parts: int) -> str:
     """What is other than the user asked for, before the training and in the result."""
-    size = with_parts(config, parts).training.batch_size
-    said = (
-        f"the memory was exhausted: each batch is computed in {parts} parts of at most {size} "
-        "samples, in the same steps"
-    )
+    said = f"the memory was exhausted: it computes {_sizes(config, parts)}, in the same steps"
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     if any(p.requires_grad for module in norms for p in module.parameters()):
         said += "; batch norms see the parts, so the numbers are other ones than of whole batches"
     return said
+
+
+def _sizes(config: RunConfig, parts: int) -> str:
+    smaller = with_parts(config, parts).training
+    return (
+        f"each batch in parts of at most {smaller.batch_size} (training) and "
+        f"{smaller.eval_batch_size} (evaluation) samples"
+    )
 
 
 def start_again() -> NoReturn:

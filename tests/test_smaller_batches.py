@@ -12,11 +12,12 @@ from tiny_runs import overrides
 from transformers import ConvNextImageProcessor, ResNetConfig, ResNetForImageClassification
 
 from hfbench import matrix
-from hfbench.choices import kept_choices
+from hfbench.choices import Choices, keep_choices, kept_choices
 from hfbench.config import RunConfig, load_config
 from hfbench.errors import StartAgainError, TrainingFailedError
 from hfbench.matrix import plan_matrix, run_matrix
 from hfbench.models.network import ScratchNetwork
+from hfbench.record import run_id
 from hfbench.results import RunResult
 from hfbench.run import run
 from hfbench.training.batching import divided
@@ -44,9 +45,23 @@ def hold(samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_batch_is_divided_into_parts_of_like_size() -> None:
-    assert divided([5, 3, 1, 4, 2], 2) == [[5, 3], [1, 4, 2]]
-    assert divided([5, 3], 4) == [[5], [3]]
-    assert divided([5, 3, 1], 1) == [[5, 3, 1]]
+    assert divided([5, 3, 1, 4, 2], 4) == [[5, 3], [1, 4, 2]]
+    assert divided([5, 3], 1) == [[5], [3]]
+    assert divided([5, 3, 1], 3) == [[5, 3, 1]]
+
+
+@pytest.mark.usefixtures("own_cache")
+@pytest.mark.parametrize(("size", "parts", "steps"), [(10, 4, 10), (5, 2, 20), (8, 16, 13)])
+def test_the_expected_steps_are_those_of_whole_batches(
+    size: int, parts: int, steps: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = [f"training.batch_size={size}", "training.gradient_accumulation_steps=1"]
+    more += ["data.max_train_samples=100", "training.epochs=1", "training.oom=retry"]
+    asked = config(tmp_path, *more)
+    keep_choices(tmp_path, run_id(asked), Choices(parts=parts))
+    result = run(asked)
+    assert (result.steps, result.batch_parts) == (steps, parts)
+    assert f"expected: {steps} steps" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("own_cache")
@@ -57,14 +72,14 @@ def test_the_same_steps_in_parts_that_fit(
     hold(5, monkeypatch)
     asked = config(tmp_path / "run", "training.oom=retry")
     for parts, size in ((2, 8), (4, 4)):
-        with pytest.raises(StartAgainError, match=f"batch in {parts} parts of at most {size} sam"):
+        with pytest.raises(StartAgainError, match=f"in parts of at most {size} "):
             run(asked)
         failed = RunResult.load(tmp_path / "run/result.json")
         assert (failed.status, failed.batch_parts) == ("out_of_memory", parts // 2)
     result = run(asked)
     assert (result.status, result.batch_parts) == ("succeeded", 4)
-    said = "each batch is computed in 4 parts of at most 4 samples, in the same steps"
-    assert result.data["notes"][-1] == f"the memory was exhausted: {said}"
+    said = "it computes each batch in parts of at most 4 (training) and 16 (evaluation) samples"
+    assert result.data["notes"][-1] == f"the memory was exhausted: {said}, in the same steps"
     assert said in capsys.readouterr().out
     assert result.run_id == run(asked).run_id == RunResult.load(tmp_path / "run/result.json").run_id
     assert (result.steps, result.config["training"]["batch_size"]) == (whole.steps, 16)
@@ -136,6 +151,22 @@ def test_batch_norms_are_named(
     assert "batch norms see the parts, so the numbers are other" in run(asked).data["notes"][-1]
 
 
+@pytest.mark.usefixtures("own_cache")
+def test_a_short_last_batch_that_fits_is_not_divided(tmp_path: Path, images: Path) -> None:
+    """A batch norm refuses a single sample of one pixel: 18 samples are 16 and 2."""
+    checkpoint = tmp_path / "resnet"
+    sizes: Any = {"embedding_size": 8, "hidden_sizes": [32, 32], "depths": [2, 2]}
+    ResNetForImageClassification(ResNetConfig(**sizes)).save_pretrained(checkpoint)
+    ConvNextImageProcessor(size={"shortest_edge": 8}).save_pretrained(checkpoint)
+    more = ("training.oom=retry", "training.batch_size=16", "data.max_train_samples=18")
+    asked = load_config(
+        None, overrides(checkpoint, images, tmp_path / "run", *more), task="image_classification"
+    )
+    (tmp_path / "run").mkdir()
+    keep_choices(tmp_path / "run", run_id(asked), Choices(parts=2))
+    assert run(asked).steps == 4
+
+
 def _exhaust(*_: Any, **__: Any) -> None:
     raise MemoryError(FULL)
 
@@ -184,5 +215,10 @@ def test_a_recipe_starts_itself_again(tmp_path: Path) -> None:
     command = [sys.executable, str(script), *asked, f"output_dir={tmp_path / 'run'}"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("parts of at most 4 samples; it starts again now") == 1
+    assert (
+        done.stderr.count(
+            "parts of at most 4 (training) and 32 (evaluation) samples; it starts again now"
+        )
+        == 1
+    )
     assert RunResult.load(tmp_path / "run/result.json").batch_parts == 2

@@ -4,6 +4,7 @@ The order depends on the seed and the epoch only, never on the number of process
 same configuration takes the same optimiser steps on one CPU or on eight GPUs.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -138,9 +139,12 @@ def equal_parts(batch: Sequence[int], lengths: Sequence[int]) -> list[list[int]]
     return [[batch[place] for place in part] for part in parts]
 
 
-def divided(batch: Sequence[int], parts: int) -> list[Sequence[int]]:
-    """The batch in so many parts, or in its samples; their sizes differ by 1 at most."""
-    parts = min(parts, len(batch))
+def divided(batch: Sequence[int], most: int) -> list[Sequence[int]]:
+    """The batch in as few parts as have at most ``most`` samples; sizes differ by 1 at most.
+
+    A short last batch that fits stays whole: batch norms refuse single samples.
+    """
+    parts = math.ceil(len(batch) / most)
     bounds = [len(batch) * part // parts for part in range(parts + 1)]
     return [batch[start:end] for start, end in pairwise(bounds)]
 

@@ -157,7 +157,7 @@ class _Loop:
         equal_lengths: bool,
         parts: int,
     ) -> None:
-        self.parts_of_batch = parts
+        self.most_at_once = math.ceil(config.batch_size / parts)
         self.data, self.objective, self.config = data, objective, config
         self.lengths = lengths if config.group_by_length else None
         self.equal = lengths if equal_lengths else None
@@ -336,8 +336,7 @@ class _Loop:
         done = self.progress.batches_done
         left = [window for end, window in zip(ends, windows, strict=True) if end > done]
         smaller = [
-            list(chain(*(divided(batch, self.parts_of_batch) for batch in window)))
-            for window in left
+            list(chain(*(divided(batch, self.most_at_once) for batch in window))) for window in left
         ]
         shares = split_batches(
             list(chain(*smaller)),
