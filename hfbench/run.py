@@ -16,12 +16,7 @@ from hfbench.choices import Choices, keep_choices, kept_choices
 from hfbench.claim import claimed
 from hfbench.config import RunConfig, TrainingConfig, flatten
 from hfbench.data.bad_rows import write_bad_rows
-from hfbench.errors import (
-    NotMeasuredError,
-    OtherProcessFailedError,
-    TrainingFailedError,
-    UserError,
-)
+from hfbench.errors import NotMeasuredError, TrainingFailedError, UserError
 from hfbench.expectation import duration
 from hfbench.keeping import remove_files
 from hfbench.manifest import files_below, listed
@@ -41,7 +36,7 @@ from hfbench.record import STARTED, Record, damage, finished_result, removed, ru
 from hfbench.reported import Reported, check_reported
 from hfbench.results import BAD_ROWS_FILE, BASELINE_MSE, UNTRAINED, RunResult
 from hfbench.saving import MODEL_FOLDER, save_model
-from hfbench.smaller_batches import batch_parts, divide_further, with_parts
+from hfbench.smaller_batches import batch_parts, check_divided, divide_further, with_parts
 from hfbench.smaller_batches import note as note_of
 from hfbench.status import working
 from hfbench.stopping import ends_recorded, failing_together
@@ -50,7 +45,7 @@ from hfbench.tasks import make_task
 from hfbench.tasks.base import Task
 from hfbench.training.attention import fastest_attention
 from hfbench.training.batching import SampleSource
-from hfbench.training.company import company, meet, process_state, told_by_main
+from hfbench.training.company import meet, process_state, told_by_main
 from hfbench.training.evaluation import Predictions, predict_split
 from hfbench.training.fit import FitResult, Objective, fit
 from hfbench.training.narrowing import narrowed
@@ -127,13 +122,15 @@ def _run(config: RunConfig, folder: Path, *, brief: bool) -> RunResult:
         "threads": settle_threads(task, accelerator, kept.threads),
         "precision": accelerator.mixed_precision,
     }
+
+    def divide() -> None:
+        divide_further(config, record, accelerator.num_processes)
+
     try:
-        with ends_recorded(record, accelerator):
+        with ends_recorded(record, accelerator, divide):
             result = _recorded(config, task, accelerator, record, kept, started, brief=brief)
-    except (TrainingFailedError, OtherProcessFailedError):
-        cause = company().cause
-        if accelerator.is_main_process and cause and cause.status == "out_of_memory":
-            divide_further(config, record, accelerator.num_processes)
+    except TrainingFailedError:
+        check_divided(config, record)
         raise
     clear(folder, accelerator)
     accelerator.print(_summary(result, folder))
@@ -253,7 +250,7 @@ def computing_less(
                 threads=hardware["threads"],
                 attention=hardware.get("attention"),
                 prefix=record.fields["prefix"] is not None,
-                parts=record.fields["batch_parts"],
+                parts=batch_parts(config),  # or more, where another process failed meanwhile
             )
             keep_choices(record.folder, record.fields["run_id"], choices)
         yield prepared

@@ -44,9 +44,6 @@ def divide_further(config: RunConfig, record: Record, processes: int) -> None:
     """Keep that the next start of a run that is out of memory computes smaller parts.
 
     Nothing where it may not, had not begun, or computes single samples already.
-
-    Raises:
-        StartAgainError: it is kept.
     """
     parts = record.fields["batch_parts"]
     if config.training.oom != "retry" or not record.begun:
@@ -56,9 +53,19 @@ def divide_further(config: RunConfig, record: Record, processes: int) -> None:
         return
     kept = kept_choices(record.folder)
     keep_choices(record.folder, run_id(config), replace(kept, parts=2 * parts))
-    raise StartAgainError(
-        f"out of memory: when it starts again, it computes {_sizes(config, 2 * parts)}"
-    )
+
+
+def check_divided(config: RunConfig, record: Record) -> None:
+    """On the process that was out of memory, once the main process has kept what follows.
+
+    Raises:
+        StartAgainError: the next start computes smaller parts.
+    """
+    parts = batch_parts(config)
+    if parts > record.fields["batch_parts"]:
+        raise StartAgainError(
+            f"out of memory: when it starts again, it computes {_sizes(config, parts)}"
+        )
 
 
 def note(model: nn.Module, config: RunConfig, parts: int) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from accelerate import Accelerator
@@ -65,10 +65,13 @@ def failing_together() -> Iterator[None]:
 
 
 @contextmanager
-def ends_recorded(record: Record, accelerator: Accelerator) -> Iterator[None]:
+def ends_recorded(
+    record: Record, accelerator: Accelerator, out_of_memory: Callable[[], None]
+) -> Iterator[None]:
     """Within, a run that fails leaves its first cause, one that a signal ends ``interrupted``.
 
-    A mistake of the user that is found before the training leaves nothing.
+    A mistake of the user that is found before the training leaves nothing. ``out_of_memory`` is
+    called where that is the cause, on the process that records it, maybe by two threads.
 
     Raises:
         TrainingFailedError, UserError: in place of exhausted memory, and of a disk that refuses.
@@ -80,6 +83,8 @@ def ends_recorded(record: Record, accelerator: Accelerator) -> Iterator[None]:
             record.update(total_seconds=time.perf_counter() - started)
             failure = Failure(cause.rank, cause.traceback)
             record.write_failure(cause.status, cause.reason, failure)
+            if cause.status == "out_of_memory":
+                out_of_memory()
 
     def say_killed(rank: int) -> str:
         predicted, hardware = record.fields["predicted"], record.fields["hardware"]

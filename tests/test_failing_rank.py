@@ -13,6 +13,8 @@ import pytest
 from faulty_recipe import BOOM
 from tiny_runs import overrides
 
+from hfbench.choices import kept_choices
+
 pytestmark = pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
 
 TESTS = Path(__file__).parent
@@ -142,6 +144,18 @@ def test_a_process_that_nothing_wakes_records_the_cause_and_ends(
     (line,) = ended.said
     assert ("process 1 was killed" if kind == "kill" else "(process 1)") in line
     assert ended.seconds < ENDED_SECONDS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("faults", ["1/step:memory", "1/step:memory,0/step:stuck"])
+def test_parts_are_kept_whichever_process_was_out_of_memory(
+    faults: str, settings: list[str], tmp_path: Path
+) -> None:
+    ended = launched([*settings, "training.oom=retry"], tmp_path, faults)
+    assert ended.result["status"] == "out_of_memory"
+    assert kept_choices(ended.folder).parts == 2
+    (line,) = ended.said
+    assert "(process 1): out of memory: when it starts again" in line
 
 
 def working_in(folder: Path) -> list[int]:

@@ -22,7 +22,7 @@ def record(tmp_path: Path) -> Record:
 
 
 def fail(record: Record, error: Exception) -> RunResult:
-    with failing_together(), ends_recorded(record, Accelerator(cpu=True)):
+    with failing_together(), ends_recorded(record, Accelerator(cpu=True), lambda: None):
         raise error
 
 
