@@ -37,6 +37,7 @@ _UNUSABLE = (
     errno.EROFS,
 )
 # What killed writers leave: of hfbench.disk.write_whole, and of folders and files of ours.
+_HOLDER_IS_WRITTEN = re.compile(rf"\.{re.escape(HOLDER)}\.\d+\.tmp")  # by another process now
 _LEFT_BEHIND = re.compile(r"\..+\.\d+\.tmp|\.partial-.+")
 
 
@@ -136,7 +137,8 @@ def _check(folder: Path, run: str) -> None:
             f"{str(folder)!r} holds another run ({owner}, with other settings, data or "
             "checkpoint): choose another output_dir or remove that folder"
         )
-    others = sorted(path.name for path in folder.iterdir() if path.name not in _ANYBODYS)
+    names = (path.name for path in folder.iterdir())
+    others = sorted(n for n in names if n not in _ANYBODYS and not _HOLDER_IS_WRITTEN.fullmatch(n))
     if owner is None and others:
         shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         raise UserError(

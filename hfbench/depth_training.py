@@ -34,11 +34,12 @@ from hfbench.parameters import count_parameters
 from hfbench.plain_json import read_json
 from hfbench.preparation import learning_rates, make_accelerator, settle_threads
 from hfbench.record import run_id, slug
-from hfbench.run import evaluate
+from hfbench.scoring import predictions, scores
 from hfbench.strategies import layer_decay
 from hfbench.tasks.base import TaskData
 from hfbench.tasks.mnist_mlp import MnistMlp
-from hfbench.training.fit import Objective, fit
+from hfbench.training.fit import fit
+from hfbench.training.objective import Objective
 from hfbench.training.progress import progress_options
 
 REGULARISERS = ("network.dropout", "training.l1", "training.l2", "training.weight_decay")
@@ -144,7 +145,10 @@ class _Trainer:
             )
         self.accelerator.free_memory()
         train, test = (
-            evaluate(config, self.task, model, split, self.accelerator, "evaluate")
+            scores(
+                self.task,
+                predictions(config, self.task, model, split, self.accelerator, "evaluate"),
+            )
             for split in (self.data.train, self.data.test)
         )
         run = NetworkRun(

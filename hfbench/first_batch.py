@@ -11,6 +11,7 @@ from hfbench.tasks.base import Samples, Task
 from hfbench.training.undisturbed import undisturbed
 
 SAMPLES = 2
+SAME = 1e-3  # of the largest number, when a sample is answered again
 # What a configuration says of a network's inputs, by the feature that it reads.
 _SAID: Mapping[str, tuple[str, ...]] = {
     "pixel_values": ("image_size", "num_channels", "patch_size"),
@@ -28,18 +29,26 @@ def check_first_batch(
     ``labels``: whether the model computes its loss itself.
 
     Raises UserError with the shapes of the batch, what the network's configuration says, and the
-    network's own words, for a batch that it cannot take.
+    network's own words, for a batch that it cannot take, and for a network whose answers change
+    from one time to the next: nothing could be said of it that its saved model gives.
     """
     batch = task.collate([samples[index] for index in range(min(SAMPLES, len(samples)))])
     if not labels:
         del batch["labels"]
     with undisturbed(model), torch.no_grad():
         try:
-            model(**batch)
+            answers = [task.comparable(model(**batch), batch) for _ in range(2)]
         except Exception as error:
             if isinstance(error, UserError) or is_out_of_memory(error):
                 raise
             raise UserError(_refusal(task, model, batch, error, checkpoint)) from error
+    off, largest = float((answers[1] - answers[0]).abs().max()), float(answers[0].abs().max())
+    if off > SAME * largest:  # not of NaN, which the training names
+        raise UserError(
+            f"{type(model).__name__} of {checkpoint!r} answers the same samples otherwise each "
+            f"time (by {off / largest:.2g} of the largest number): it draws random numbers. Set "
+            "what seeds them in its config.json (Reformer: hash_seed), or choose another checkpoint"
+        )
 
 
 def _refusal(

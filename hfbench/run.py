@@ -36,6 +36,7 @@ from hfbench.record import STARTED, Record, damage, finished_result, removed, ru
 from hfbench.reported import Reported, check_reported
 from hfbench.results import BAD_ROWS_FILE, BASELINE_MSE, UNTRAINED, RunResult
 from hfbench.saving import MODEL_FOLDER, save_model
+from hfbench.scoring import predictions, score_untrained, scores
 from hfbench.smaller_batches import batch_parts, check_divided, divide_further, with_parts
 from hfbench.smaller_batches import note as note_of
 from hfbench.status import working
@@ -44,11 +45,11 @@ from hfbench.strategies import layer_decay, set_training_mode, unfreezing
 from hfbench.tasks import make_task
 from hfbench.tasks.base import Task
 from hfbench.training.attention import fastest_attention
-from hfbench.training.batching import SampleSource
 from hfbench.training.company import meet, process_state, told_by_main
-from hfbench.training.evaluation import Predictions, predict_split
-from hfbench.training.fit import FitResult, Objective, fit
+from hfbench.training.evaluation import Predictions
+from hfbench.training.fit import fit
 from hfbench.training.narrowing import narrowed
+from hfbench.training.objective import FitResult, Objective
 from hfbench.training.prefix.cache import stored_prefix
 from hfbench.training.prefix.cut import trains_blocks
 from hfbench.training.prefix.samples import without_stored
@@ -287,22 +288,6 @@ def foretell(
     return {"predicted": found}
 
 
-def score_untrained(
-    config: RunConfig, prepared: Prepared, accelerator: Accelerator
-) -> dict[str, Any]:
-    """The primary metric on the test split before training, for tasks in which it means something.
-
-    Nothing is chosen by it.
-    """
-    task = prepared.task
-    if not task.tests_untrained:
-        return {}
-    model = prepared.model.to(accelerator.device)
-    with working("testing the model as it came"):
-        found = evaluate(config, task, model, prepared.data.test, accelerator, "untrained")
-    return {f"{task.primary_metric}{UNTRAINED}": found[task.primary_metric]}
-
-
 def train(
     config: RunConfig, prepared: Prepared, accelerator: Accelerator, folder: Path, parts: int = 1
 ) -> FitResult:
@@ -315,7 +300,8 @@ def train(
     def validate(model: nn.Module) -> dict[str, Any]:
         validation = prepared.data.validation
         smaller = with_parts(config, parts)
-        return evaluate(smaller, task, model, validation, accelerator, "validate")
+        found = predictions(smaller, task, model, validation, accelerator, "validate")
+        return scores(task, found)
 
     objective = Objective(
         collate=task.collate,
@@ -347,48 +333,6 @@ def train(
             parts=parts,
             title=f"{config.strategy.label} seed {config.seed}",
         )
-
-
-def evaluate(
-    config: RunConfig,
-    task: Task,
-    model: nn.Module,
-    split: SampleSource,
-    accelerator: Accelerator,
-    title: str,
-) -> dict[str, Any]:
-    """Loss and metrics of a whole split, every sample once."""
-    return scores(task, predictions(config, task, model, split, accelerator, title))
-
-
-def predictions(
-    config: RunConfig,
-    task: Task,
-    model: nn.Module,
-    split: SampleSource,
-    accelerator: Accelerator,
-    title: str,
-) -> Predictions:
-    """What the model gives for a whole split, every sample once."""
-    return predict_split(
-        model,
-        split,
-        collate=task.collate,
-        loss_units=task.loss_units,
-        keep=task.predictions,
-        batch_size=config.training.eval_batch_size,
-        accelerator=accelerator,
-        lengths=task.sample_lengths(without_stored(split)),
-        equal_lengths=task.equal_lengths,
-        num_workers=config.training.num_workers,
-        title=title,
-    )
-
-
-def scores(task: Task, found: Predictions) -> dict[str, Any]:
-    """Loss and metrics."""
-    metrics: dict[str, Any] = task.compute_metrics(found.predictions, found.references)
-    return {"loss": found.loss} | metrics
 
 
 def save(

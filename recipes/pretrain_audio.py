@@ -27,7 +27,7 @@ from transformers import (
 
 from hfbench.training.batching import Batch, Sample
 from hfbench.training.evaluation import predict_split
-from hfbench.training.fit import Objective
+from hfbench.training.objective import Objective
 
 SAMPLE_RATE_HZ = 16_000
 CLIP_SAMPLES = SAMPLE_RATE_HZ  # one second

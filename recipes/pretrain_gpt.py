@@ -25,7 +25,7 @@ from hfbench.data.tokens import Padding, TokenSamples
 from hfbench.tasks.language_scores import language_metrics, predicted_tokens, token_scores
 from hfbench.training.batching import Batch, Sample
 from hfbench.training.evaluation import predict_split
-from hfbench.training.fit import Objective
+from hfbench.training.objective import Objective
 
 VOCABULARY_SIZE = 2048
 BLOCK_TOKENS = 256

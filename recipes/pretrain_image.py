@@ -22,7 +22,7 @@ from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
 
 from hfbench.training.batching import Batch, Sample
 from hfbench.training.evaluation import predict_split
-from hfbench.training.fit import Objective
+from hfbench.training.objective import Objective
 
 IMAGE_SIZE = 28
 NUM_LABELS = 10

@@ -22,7 +22,7 @@ from transformers.modeling_outputs import MaskedLMOutput
 
 from hfbench.training.batching import Batch, Sample
 from hfbench.training.evaluation import predict_split
-from hfbench.training.fit import Objective
+from hfbench.training.objective import Objective
 
 VOCABULARY_SIZE = 6000
 BLOCK_TOKENS = 128

@@ -12,7 +12,8 @@ from torch import nn
 
 from hfbench.config import TrainingConfig
 from hfbench.training.batching import SampleSource
-from hfbench.training.fit import FitResult, Objective, fit
+from hfbench.training.fit import fit
+from hfbench.training.objective import FitResult, Objective
 from hfbench.training.optimizer import LearningRates
 
 CARD = """---

@@ -75,6 +75,7 @@ def before(owner: Any, name: str, act: Any, *, calls: int = 1) -> None:
 
 def inject(phase: str, act: Any) -> None:
     import hfbench.run
+    import hfbench.scoring
     from hfbench.tasks.text_classification import TextClassification
     from hfbench.training.breaks import Breaks
     from hfbench.training.prefix.store import RowWriter
@@ -83,7 +84,7 @@ def inject(phase: str, act: Any) -> None:
         "data": (TextClassification, "prepare_data", 1),
         "prefix": (RowWriter, "add", 1),
         "step": (Breaks, "add_up", 3),
-        "evaluation": (hfbench.run, "predict_split", 2),
+        "evaluation": (hfbench.scoring, "predict_split", 2),
         "save": (hfbench.run, "save", 1),
         "writing": (hfbench.run, "save_model", 1),  # by the main process alone
     }

@@ -1,6 +1,7 @@
 """What a model answers to a text does not depend on the other texts of its batch."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from torch import nn
 from hfbench.config import load_config
 from hfbench.data.tokens import Side, TokenSamples
 from hfbench.errors import UserError
+from hfbench.first_batch import check_first_batch
 from hfbench.run import run
 from hfbench.tasks import make_task
 from hfbench.tasks.text_classification import TextClassification
@@ -202,3 +204,19 @@ def test_a_network_without_a_mask_trains_and_answers_unpadded(
         for key in ("label", "probability"):
             values = [[c[key] for c in found["top"]] for found in (alone, expected)]
             assert values[0] == (values[1] if key == "label" else pytest.approx(values[1]))
+
+
+@pytest.mark.parametrize("seed", [0, None])
+def test_a_network_that_answers_otherwise_each_time_is_refused(
+    seed: int | None, tiny_bert: Path
+) -> None:
+    """Reformer without a seed, as transformers has it, hashes anew in every pass."""
+    task, model = task_for(tiny_bert), build("reformer", hash_seed=seed)
+    long = samples_of(task)[2]  # the shorter ones fit into one bucket
+    refusal = (
+        nullcontext()
+        if seed == 0
+        else pytest.raises(UserError, match=r"answers the same samples otherwise .*hash_seed")
+    )
+    with refusal:
+        check_first_batch(task, model, [long, long], "reformer", labels=True)

@@ -129,6 +129,14 @@ def test_a_linked_lock_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_a_holder_that_is_written_at_this_moment_is_no_file_of_the_user(tmp_path: Path) -> None:
+    with claimed(tmp_path, "run"):
+        (tmp_path / f".{HOLDER}.7.tmp").touch()
+        (tmp_path / MANIFEST).unlink()  # which comes after it
+        with pytest.raises(UserError, match="is working in"), claimed(tmp_path, "run"):
+            pytest.fail("claimed")
+
+
 def test_a_lock_of_the_user_stays(tmp_path: Path) -> None:
     (tmp_path / ".lock").write_text("my own")
     with compared([tmp_path]):

@@ -13,7 +13,8 @@ from transformers import BertConfig, BertForSequenceClassification, Trainer, Tra
 from hfbench.config import TrainingConfig
 from hfbench.training.batching import epoch_batches
 from hfbench.training.divergence import DivergedError
-from hfbench.training.fit import FitResult, Objective, fit
+from hfbench.training.fit import fit
+from hfbench.training.objective import FitResult, Objective
 from hfbench.training.optimizer import LearningRates, build_optimizer
 
 

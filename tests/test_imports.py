@@ -93,6 +93,7 @@ LAYERS = {
     "hfbench.stopping": 2,
     "hfbench.keeping": 2,
     "hfbench.reported": 3,
+    "hfbench.scoring": 3,
     "hfbench.smaller_batches": 2,
     "hfbench.quiet": 0,
     "hfbench.spelling": 0,

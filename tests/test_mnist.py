@@ -24,7 +24,8 @@ from hfbench.run import run
 from hfbench.saving import load_model
 from hfbench.tasks import make_task
 from hfbench.training.batching import epoch_batches
-from hfbench.training.fit import Objective, fit
+from hfbench.training.fit import fit
+from hfbench.training.objective import Objective
 
 CONFIGS = Path(__file__).parents[1] / "recipes/configs"
 

@@ -14,7 +14,8 @@ from hfbench.errors import UserError
 from hfbench.models.network import ScratchNetwork, shifted
 from hfbench.models.structure import find_structure
 from hfbench.parameters import count_parameters
-from hfbench.training.fit import FitResult, Objective, fit
+from hfbench.training.fit import fit
+from hfbench.training.objective import FitResult, Objective
 from hfbench.training.optimizer import LearningRates, Penalty, build_optimizer
 
 DIGITS = tuple("0123456789")

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from hfbench.config import TrainingConfig
 from hfbench.scores import multi_label_metrics, regression_metrics
 from hfbench.tasks.problems import PROBLEMS, WeightedLoss, balanced_weights
-from hfbench.training.fit import Objective, fit
+from hfbench.training.fit import fit
 from hfbench.training.losses import OwnLoss
+from hfbench.training.objective import Objective
 from hfbench.training.optimizer import LearningRates
 
 

@@ -11,8 +11,9 @@ from tiny_runs import overrides
 
 from hfbench.config import load_config
 from hfbench.preparation import make_accelerator, make_task
-from hfbench.run import evaluate, run
+from hfbench.run import run
 from hfbench.saving import load_model
+from hfbench.scoring import predictions, scores
 
 
 @pytest.mark.usefixtures("own_cache")
@@ -37,7 +38,7 @@ def test_test_loss_and_metrics_are_those_of_the_saved_model(
     task = make_task(exact)
     test = task.prepare_data().test
     saved = load_model(folder / "model")
-    found = evaluate(exact, task, saved, test, make_accelerator(exact), "test")
+    found = scores(task, predictions(exact, task, saved, test, make_accelerator(exact), "test"))
     rounding = 1e-5 if precision == "no" else 5e-3
     assert result.test_metrics["loss"] == pytest.approx(found["loss"], rel=rounding)
     if precision == "no":

@@ -123,7 +123,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tup
 
 MOMENTS = {  # before which call of which function a signal comes
     "step": ("hfbench.training.fit", "check_loss", "30"),  # in the second epoch
-    "evaluation": ("hfbench.run", "predict_split", "2"),
+    "evaluation": ("hfbench.scoring", "predict_split", "2"),
     "state": ("hfbench.training.state", "_publish", "4"),  # each state comes after its best
     "model": ("hfbench.run", "save_model", "1"),
 }

@@ -24,7 +24,8 @@ from hfbench.strategies import (
     unfreezing,
 )
 from hfbench.tasks import make_task
-from hfbench.training.fit import FitResult, Objective, fit
+from hfbench.training.fit import fit
+from hfbench.training.objective import FitResult, Objective
 from hfbench.training.optimizer import LearningRates, build_optimizer
 
 # ---- gradual unfreezing

@@ -8,8 +8,8 @@ of all processes, so short last batches and windows weigh exactly what they hold
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import accumulate, chain, islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from hfbench.results import EpochRecord
 from hfbench.training import memory, state
 from hfbench.training.batching import (
     Batch,
-    Collate,
     SampleSource,
     Share,
     divided,
@@ -37,55 +36,11 @@ from hfbench.training.batching import (
 from hfbench.training.breaks import Breaks
 from hfbench.training.divergence import check_first_metric, check_loss, check_weights
 from hfbench.training.losses import PendingLosses
+from hfbench.training.objective import FitResult, Objective
 from hfbench.training.optimizer import LearningRates, Penalty, build_optimizer, build_schedule
 from hfbench.training.progress import progress_options
 from hfbench.training.undisturbed import gpus_of
 from hfbench.training.unfreezing import Unfreezing
-
-
-def _train_everything(model: nn.Module) -> None:
-    model.train()
-
-
-@dataclass(frozen=True)
-class Objective:
-    """What the loop must know of a task.
-
-    Attributes:
-        collate: samples -> batch with ``labels``.
-        loss_units: over how many units (samples, tokens) the batch's loss is a mean.
-        evaluate: validation metrics of the model; None when there is nothing to validate on.
-        metric: the validation metric that chooses the best epoch.
-        train_mode: puts the model into training mode (frozen parts stay in eval mode).
-        is_head: says of a parameter name whether it has the head's learning rate.
-        rate_factor: by what the learning rate of a parameter is multiplied.
-        decays: whether weight decay and penalties may pull a parameter towards 0.
-        trains: whether a parameter trains in an epoch already; None: all do, from the first on.
-    """
-
-    collate: Collate
-    loss_units: Callable[[Batch], int]
-    evaluate: Callable[[nn.Module], dict[str, Any]] | None = None
-    metric: str = "loss"
-    greater_is_better: bool = False
-    train_mode: Callable[[nn.Module], None] = _train_everything
-    is_head: Callable[[str], bool] = lambda name: False
-    rate_factor: Callable[[str], float] = lambda name: 1.0
-    decays: Callable[[str], bool] = lambda name: True
-    trains: Callable[[str, int], bool] | None = None
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a training gave. ``step_losses`` has one mean loss for each optimiser step."""
-
-    history: tuple[EpochRecord, ...]
-    step_losses: tuple[float, ...]
-    train_seconds: float  # without evaluation and saving
-    samples_seen: int
-    best_metric: float | None
-    peak_memory_bytes: int | None  # while training, without evaluation
-    total_steps: int | None = None  # that were planned, where training.max_minutes ended it before
 
 
 def fit(

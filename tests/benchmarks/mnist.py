@@ -41,7 +41,8 @@ from hfbench.config import RunConfig, load_config
 from hfbench.data.pixels import PixelSamples
 from hfbench.preparation import learning_rates
 from hfbench.tasks import make_task
-from hfbench.training.fit import Objective, fit
+from hfbench.training.fit import fit
+from hfbench.training.objective import Objective
 from hfbench.training.threads import choose_threads
 
 sys.path.append(str(Path(__file__).parents[1]))
