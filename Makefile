@@ -22,8 +22,9 @@ depth: $(INSTALLED)  ## what depth buys: networks from scratch and fine-tuning
 demo-hub: $(INSTALLED)  ## publish the demo's best model on a hub on this machine and ask it
 	$(BIN)/python recipes/demo_hub.py
 
-# Two files at a time; a file's tests stay together, because some build on those before.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+# Two files at a time, in their order; by the number of tests, the long ones would be left for last.
+# A file's tests stay together, because some build on those before.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(INSTALLED)  ## the required tests
 	$(PYTEST) -m "not slow and not gpu and not network"
