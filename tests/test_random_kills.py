@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).with_name("random_kills.py")
 
 @pytest.mark.skipif(os.name != "posix", reason="needs fork")
 @pytest.mark.usefixtures("own_cache")
-@pytest.mark.parametrize("kills", [6, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_training_that_is_killed_again_and_again_ends_as_an_undisturbed_one(
     kills: int, tmp_path: Path
 ) -> None:
